@@ -1,1 +1,50 @@
-//! .
+//! The vocabulary that the crates of tower-mesh share, and that a backend of your own implements.
+//!
+//! | to … | implement or use |
+//! |---|---|
+//! | describe where a service answers | [`Endpoint`], [`ServiceName`], [`Endpoints`] |
+//! | make services and layers for endpoints | [`NewService`], [`NewLayer`], [`Shared`], [`Layered`] |
+//! | say what became of a call | [`Outcome`], [`Classify`], [`Finish`], [`Promises`] |
+//! | keep calls from an endpoint | [`Judge`], [`Gate`], [`Attempt`] |
+//! | refuse | [`Refusal`] |
+//! | send a request again | [`Replay`] |
+//! | bring a registry of your own | [`Resolve`], [`Register`] |
+//! | take time and chance from one place | [`Clock`], [`Instant`], [`Rng`], [`frame`] |
+//!
+//! Nothing here decides anything: how endpoints are chosen, when a breaker opens and what is retried is in the crates
+//! above. A leaf crate depends on this one and on no sibling.
+
+mod endpoint;
+mod endpoints;
+pub mod frame;
+mod gate;
+mod load;
+mod name;
+mod outcome;
+mod refusal;
+mod register;
+mod resolve;
+mod rng;
+mod service;
+#[doc(hidden)]
+pub mod sync;
+mod time;
+mod vitals;
+
+pub use self::{
+    endpoint::{Endpoint, Health, InvalidWeight, Weight},
+    endpoints::{EndpointSet, Endpoints, Resolution, Subscriber},
+    gate::{Gate, GateHandle, Judge, JudgeKind, Shut, Standing, Ticket},
+    load::{Load, Sampling},
+    name::{InvalidName, ServiceName},
+    outcome::{
+        BoxError, Class, Classify, ClassifyErrors, Finish, Outcome, Promises, Pushback, Verdict,
+    },
+    refusal::{Kind, Refusal, Sent},
+    register::{BoxFuture, Instance, Register, RegisterError, Registered, Registration},
+    resolve::{Empties, Resolve, ResolveError, Update, Updates},
+    rng::Rng,
+    service::{CloneIdempotent, Layered, NeverAgain, NewLayer, NewService, Replay, Shared},
+    time::{Clock, Instant, ManualClock, Sleep},
+    vitals::{Attempt, Vitals},
+};

@@ -1,0 +1,262 @@
+//! The endpoints of one service as they are now, shared by all who call it.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
+
+use crate::{endpoint::Endpoint, name::ServiceName};
+
+/// The live set of a service's endpoints: discovery publishes it, balancers read it.
+///
+/// # Clone
+///
+/// A clone is the same set. As long as one is held, discovery keeps it up to date.
+#[derive(Clone)]
+pub struct Endpoints(Arc<Hub>);
+
+struct Hub {
+    service: ServiceName,
+    set: ArcSwap<EndpointSet>,
+    subscribers: Mutex<Vec<Weak<dyn Subscriber>>>,
+    revision: watch::Sender<u64>,
+}
+
+/// One state of a service's endpoints; never changed, only replaced.
+#[derive(Clone, Debug)]
+pub struct EndpointSet {
+    revision: u64,
+    resolution: Resolution,
+    endpoints: Box<[Endpoint]>,
+}
+
+/// What the registry has said of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Resolution {
+    /// Nothing yet.
+    Pending,
+    /// These are its endpoints; there may be none.
+    Found,
+    /// There is no such service.
+    Absent,
+}
+
+/// Wants to know of each change of a set.
+///
+/// It may be called by several threads at once, and then sees revisions out of order: older ones must be ignored.
+pub trait Subscriber: Send + Sync {
+    /// The set is now `set`.
+    fn changed(&self, set: &EndpointSet);
+}
+
+impl Endpoints {
+    /// A set about which nothing is known yet.
+    pub fn pending(service: ServiceName) -> Self {
+        Self(Arc::new(Hub {
+            service,
+            set: ArcSwap::from_pointee(EndpointSet {
+                revision: 0,
+                resolution: Resolution::Pending,
+                endpoints: Box::default(),
+            }),
+            subscribers: Mutex::default(),
+            revision: watch::Sender::new(0),
+        }))
+    }
+
+    /// A set that does not change unless [`publish`](Self::publish) is called: for tests, and for balancing without
+    /// discovery.
+    pub fn fixed(service: ServiceName, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
+        let this = Self::pending(service);
+        this.publish(Resolution::Found, endpoints.into_iter().collect());
+        this
+    }
+
+    /// The service whose endpoints these are.
+    pub fn service(&self) -> &ServiceName {
+        &self.0.service
+    }
+
+    /// The set as it is now: one atomic load, no reference counted.
+    pub fn current(&self) -> Guard<Arc<EndpointSet>> {
+        self.0.set.load()
+    }
+
+    /// Replaces the set, drains what is no longer in it, and tells the subscribers.
+    ///
+    /// One writer: discovery's driver. Endpoints that stay must have been given their old state
+    /// ([`Endpoint::keeping`]). Returns when every subscriber knows, so that no call starts on a removed endpoint
+    /// afterwards.
+    pub fn publish(&self, resolution: Resolution, endpoints: Vec<Endpoint>) {
+        let hub = &*self.0;
+        let old = hub.set.load_full();
+        let set = Arc::new(EndpointSet {
+            revision: old.revision + 1,
+            resolution,
+            endpoints: endpoints.into(),
+        });
+        hub.set.store(Arc::clone(&set));
+        for subscriber in hub.live_subscribers() {
+            subscriber.changed(&set);
+        }
+        drain_removed(&old, &set);
+        hub.revision.send_replace(set.revision);
+    }
+
+    /// Tells `subscriber` of the set as it is now and of each change from now on, until it is dropped.
+    pub fn subscribe(&self, subscriber: &Arc<impl Subscriber + 'static>) {
+        let weak: Weak<dyn Subscriber> = Arc::downgrade(subscriber) as Weak<dyn Subscriber>;
+        // First listed, then told: a change in between is told twice rather than never.
+        self.0.lock().push(weak);
+        subscriber.changed(&self.current());
+    }
+
+    /// Waits until the registry has said something of the service.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when it is dropped.
+    pub async fn resolved(&self) -> Resolution {
+        let mut revision = self.0.revision.subscribe();
+        loop {
+            let resolution = self.current().resolution;
+            if resolution != Resolution::Pending {
+                return resolution;
+            }
+            if revision.changed().await.is_err() {
+                return Resolution::Pending;
+            }
+        }
+    }
+
+    /// Waits for a revision newer than `seen` and gives it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost when it is dropped.
+    pub async fn changed(&self, seen: u64) -> Arc<EndpointSet> {
+        let mut revision = self.0.revision.subscribe();
+        loop {
+            let set = Guard::into_inner(self.current());
+            if set.revision > seen || revision.changed().await.is_err() {
+                return set;
+            }
+        }
+    }
+
+    /// How many hold this set, discovery included.
+    pub fn holders(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+}
+
+/// After the swap: who picks from the old set meanwhile finds the gate shut and picks again.
+fn drain_removed(old: &EndpointSet, new: &EndpointSet) {
+    let stays: std::collections::HashSet<&Endpoint> = new.endpoints.iter().collect();
+    for endpoint in old.endpoints.iter().filter(|old| !stays.contains(old)) {
+        endpoint.vitals().gate().set_draining(true);
+    }
+}
+
+impl Hub {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<dyn Subscriber>>> {
+        self.subscribers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Outside the lock, since a subscriber makes services, which is user code.
+    fn live_subscribers(&self) -> Vec<Arc<dyn Subscriber>> {
+        let mut subscribers = self.lock();
+        subscribers.retain(|subscriber| subscriber.strong_count() > 0);
+        subscribers.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl EndpointSet {
+    /// Counts the sets of this service; the first answer of the registry is 1.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// What the registry has said.
+    pub fn resolution(&self) -> Resolution {
+        self.resolution
+    }
+
+    /// The endpoints, in discovery's order.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+}
+
+impl fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let set = self.current();
+        f.debug_struct("Endpoints")
+            .field("service", &self.0.service)
+            .field("revision", &set.revision)
+            .field("resolution", &set.resolution)
+            .field("endpoints", &set.endpoints.len())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    fn name() -> ServiceName {
+        ServiceName::new("orders").unwrap()
+    }
+
+    fn endpoint(port: u16) -> Endpoint {
+        Endpoint::new(([127, 0, 0, 1], port).into())
+    }
+
+    struct Last(AtomicU64);
+
+    impl Subscriber for Last {
+        fn changed(&self, set: &EndpointSet) {
+            self.0.fetch_max(set.revision(), Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn subscribers_learn_the_present_and_each_change_and_are_forgotten_when_dropped() {
+        let endpoints = Endpoints::fixed(name(), [endpoint(1)]);
+        let last = Arc::new(Last(AtomicU64::new(0)));
+        endpoints.subscribe(&last);
+        assert_eq!(last.0.load(Ordering::Relaxed), 1);
+        endpoints.publish(Resolution::Found, vec![]);
+        assert_eq!(last.0.load(Ordering::Relaxed), 2);
+        drop(last);
+        endpoints.publish(Resolution::Found, vec![]);
+        assert!(endpoints.0.lock().is_empty());
+    }
+
+    #[test]
+    fn what_is_removed_is_drained_and_what_stays_is_not() {
+        let (stays, goes) = (endpoint(1), endpoint(2));
+        let endpoints = Endpoints::fixed(name(), [stays.clone(), goes.clone()]);
+        endpoints.publish(Resolution::Found, vec![stays.clone()]);
+        assert!(stays.vitals().gate().is_open());
+        assert!(!goes.vitals().gate().is_open());
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_with_the_first_answer() {
+        let endpoints = Endpoints::pending(name());
+        let waiting = tokio_test::task::spawn(endpoints.resolved());
+        let mut waiting = waiting;
+        assert!(waiting.poll().is_pending());
+        endpoints.publish(Resolution::Absent, vec![]);
+        assert!(waiting.is_woken());
+        assert_eq!(waiting.await, Resolution::Absent);
+        assert_eq!(endpoints.changed(0).await.revision(), 1);
+    }
+}

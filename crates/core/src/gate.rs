@@ -1,0 +1,311 @@
+//! Whether an endpoint may be called: judges write it, the balancer reads it.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock, Weak},
+    time::Duration,
+};
+
+use crate::{
+    outcome::Outcome,
+    sync::{AtomicU64, Ordering},
+    time::Instant,
+    vitals::Vitals,
+};
+
+/// The gate before an endpoint: as open as the most restrictive of its judges lets it be.
+///
+/// While all judges are content the gate is one atomic word, and admission is one load. A judge that is not raises its
+/// flag ([`GateHandle`]); only then is it asked.
+pub struct Gate {
+    /// Bits 0..8: a flag for each judge that is not content. Bits 32..64: the epoch.
+    word: AtomicU64,
+    judges: [OnceLock<Arc<dyn Judge>>; JudgeKind::COUNT],
+}
+
+/// Who may judge an endpoint. An endpoint has at most one judge of each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum JudgeKind {
+    /// Active health checks.
+    Health,
+    /// Outlier ejection.
+    Outlier,
+    /// The circuit breaker.
+    Breaker,
+    /// Discovery: the endpoint has been removed, or its weight is zero.
+    Drain,
+}
+
+impl JudgeKind {
+    /// Those that can be attached; [`Drain`](Self::Drain) is a flag without a judge.
+    const COUNT: usize = 3;
+
+    const fn flag(self) -> u64 {
+        1 << self as u8
+    }
+}
+
+const EPOCH_SHIFT: u32 = 32;
+const FLAGS: u64 = 0xff;
+
+/// How open a gate is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Every call is admitted.
+    Open,
+    /// Some calls are admitted: probes, or a ramp-up.
+    Limited,
+    /// No call is admitted.
+    Shut(Shut),
+}
+
+/// A gate is shut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shut {
+    by: JudgeKind,
+    until: Option<Instant>,
+}
+
+impl Shut {
+    /// Shut by this judge, until this time if it is known.
+    pub const fn new(by: JudgeKind, until: Option<Instant>) -> Self {
+        Self { by, until }
+    }
+
+    /// The judge that keeps it shut.
+    pub const fn by(&self) -> JudgeKind {
+        self.by
+    }
+
+    /// When it may open, if that is known.
+    pub const fn until(&self) -> Option<Instant> {
+        self.until
+    }
+}
+
+/// Proof of admission: under which epoch, and whether as a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    epoch: u32,
+    probe: bool,
+}
+
+impl Ticket {
+    /// A ticket of `epoch`.
+    pub const fn new(epoch: u32, probe: bool) -> Self {
+        Self { epoch, probe }
+    }
+
+    /// The epoch in which it was admitted; a verdict of an older one moves nothing.
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Whether it holds one of the places of a limited gate.
+    pub const fn is_probe(&self) -> bool {
+        self.probe
+    }
+}
+
+/// Decides whether an endpoint may be called.
+///
+/// A judge raises its flag on the gate while it is not content, and is asked only then. Its methods run on the path of
+/// calls: they must not block and must not call into user code.
+pub trait Judge: fmt::Debug + Send + Sync {
+    /// How open it would leave the gate, without taking anything.
+    fn standing(&self, now: Instant) -> Standing;
+
+    /// Admits a call; a ticket marked as probe holds a place until it is reported or released.
+    ///
+    /// # Errors
+    ///
+    /// [`Shut`] if the call may not be made.
+    fn admit(&self, now: Instant) -> Result<Ticket, Shut>;
+
+    /// A call admitted with `ticket` has ended. Called for every call, whether the flag is raised or not.
+    fn report(&self, ticket: Ticket, outcome: Outcome, latency: Duration, now: Instant);
+
+    /// A probe admitted with `ticket` was abandoned: it says nothing, and its place is free again.
+    fn release(&self, ticket: Ticket);
+}
+
+/// A judge's hand on the gate that it was attached to.
+#[derive(Clone, Debug)]
+pub struct GateHandle {
+    vitals: Weak<Vitals>,
+    kind: JudgeKind,
+}
+
+impl GateHandle {
+    pub(crate) fn new(vitals: &Arc<Vitals>, kind: JudgeKind) -> Self {
+        Self {
+            vitals: Arc::downgrade(vitals),
+            kind,
+        }
+    }
+
+    /// Raises or lowers this judge's flag.
+    pub fn set(&self, raised: bool) {
+        if let Some(vitals) = self.vitals.upgrade() {
+            vitals.gate().set(self.kind, raised);
+        }
+    }
+
+    /// Raises or lowers the flag as of `epoch`; an older epoch than the gate's changes nothing.
+    ///
+    /// For the judge that counts epochs, the breaker: two transitions that race leave what the later one said.
+    pub fn set_epoch(&self, epoch: u32, raised: bool) {
+        if let Some(vitals) = self.vitals.upgrade() {
+            vitals.gate().set_epoch(self.kind, epoch, raised);
+        }
+    }
+}
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self {
+            word: AtomicU64::new(0),
+            judges: [const { OnceLock::new() }; JudgeKind::COUNT],
+        }
+    }
+
+    pub(crate) fn slot(&self, kind: JudgeKind) -> &OnceLock<Arc<dyn Judge>> {
+        &self.judges[kind as usize]
+    }
+
+    /// The judge of this kind, if one is attached.
+    pub fn judge(&self, kind: JudgeKind) -> Option<&Arc<dyn Judge>> {
+        self.judges.get(kind as usize)?.get()
+    }
+
+    /// Whether every judge is content: one load.
+    pub fn is_open(&self) -> bool {
+        self.word.load(Ordering::Acquire) & FLAGS == 0
+    }
+
+    /// How open it is. Takes nothing; `now` is asked for only if a judge is not content.
+    pub fn standing(&self, now: impl FnOnce() -> Instant) -> Standing {
+        let word = self.word.load(Ordering::Acquire);
+        if word & FLAGS == 0 {
+            return Standing::Open;
+        }
+        self.ask(word, now())
+    }
+
+    #[cold]
+    fn ask(&self, word: u64, now: Instant) -> Standing {
+        if word & JudgeKind::Drain.flag() != 0 {
+            return Standing::Shut(Shut::new(JudgeKind::Drain, None));
+        }
+        let mut worst = Standing::Open;
+        for judge in self.flagged(word) {
+            match judge.standing(now) {
+                Standing::Open => {}
+                Standing::Limited => worst = Standing::Limited,
+                shut @ Standing::Shut(_) => return shut,
+            }
+        }
+        worst
+    }
+
+    /// Admits a call, as a probe if the gate is limited.
+    ///
+    /// # Errors
+    ///
+    /// [`Shut`] if a judge refuses.
+    pub fn admit(&self, now: Instant) -> Result<Ticket, Shut> {
+        let word = self.word.load(Ordering::Acquire);
+        if word & FLAGS == 0 {
+            return Ok(Ticket::new(epoch(word), false));
+        }
+        self.admit_flagged(word, now)
+    }
+
+    #[cold]
+    fn admit_flagged(&self, word: u64, now: Instant) -> Result<Ticket, Shut> {
+        if word & JudgeKind::Drain.flag() != 0 {
+            return Err(Shut::new(JudgeKind::Drain, None));
+        }
+        // The breaker comes last: it alone hands out places, so nobody refuses after one was taken.
+        let mut ticket = Ticket::new(epoch(word), false);
+        for judge in self.flagged(word) {
+            ticket = judge.admit(now)?;
+        }
+        Ok(ticket)
+    }
+
+    fn flagged(&self, word: u64) -> impl Iterator<Item = &Arc<dyn Judge>> {
+        self.judges
+            .iter()
+            .enumerate()
+            .filter(move |(i, _)| word & (1 << i) != 0)
+            .filter_map(|(_, judge)| judge.get())
+    }
+
+    pub(crate) fn report(&self, ticket: Ticket, outcome: Outcome, latency: Duration, now: Instant) {
+        for judge in self.judges.iter().filter_map(OnceLock::get) {
+            judge.report(ticket, outcome, latency, now);
+        }
+    }
+
+    pub(crate) fn release(&self, ticket: Ticket) {
+        if ticket.probe {
+            for judge in self.judges.iter().filter_map(OnceLock::get) {
+                judge.release(ticket);
+            }
+        }
+    }
+
+    /// Keeps new calls from the endpoint, or lets them through again; those in flight go on.
+    ///
+    /// Discovery drains an endpoint that an update no longer names.
+    pub fn set_draining(&self, draining: bool) {
+        self.set(JudgeKind::Drain, draining);
+    }
+
+    fn set(&self, kind: JudgeKind, raised: bool) {
+        if raised {
+            self.word.fetch_or(kind.flag(), Ordering::AcqRel);
+        } else {
+            self.word.fetch_and(!kind.flag(), Ordering::AcqRel);
+        }
+    }
+
+    fn set_epoch(&self, kind: JudgeKind, epoch_now: u32, raised: bool) {
+        // Epochs wrap; the newer of two is the one that is less than half the circle ahead.
+        let _ = self
+            .word
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                let ahead = epoch_now.wrapping_sub(epoch(word)) as i32;
+                (ahead > 0).then(|| {
+                    let flags = word & u64::from(u32::MAX) & !kind.flag();
+                    let flag = if raised { kind.flag() } else { 0 };
+                    u64::from(epoch_now) << EPOCH_SHIFT | flags | flag
+                })
+            });
+    }
+}
+
+const fn epoch(word: u64) -> u32 {
+    (word >> EPOCH_SHIFT) as u32
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = self.word.load(Ordering::Relaxed);
+        f.debug_struct("Gate")
+            .field("flags", &(word & FLAGS))
+            .field("epoch", &epoch(word))
+            .field(
+                "judges",
+                &self
+                    .judges
+                    .iter()
+                    .filter_map(OnceLock::get)
+                    .collect::<Vec<_>>(),
+            )
+            .finish()
+    }
+}

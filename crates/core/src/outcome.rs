@@ -1,0 +1,206 @@
+//! What became of a call, in one word that every consumer understands.
+
+use std::{error::Error, time::Duration};
+
+use crate::refusal::{Refusal, Sent};
+
+/// An error of any layer: what tower uses wherever layers of different makers meet.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// What became of one attempt: the verdict that breaker, load, budget and retry are fed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    class: Class,
+    sent: Sent,
+    pushback: Pushback,
+}
+
+/// Whom an attempt speaks for or against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Class {
+    /// The endpoint did its work, even if the answer was "no such thing".
+    Success,
+    /// The endpoint failed.
+    Failure,
+    /// The endpoint said that it has too much to do. It counts as a failure of the endpoint.
+    Overload,
+    /// The endpoint did not answer within the time the mesh gave it. It counts as a failure of the endpoint.
+    Timeout,
+    /// Nothing can be said of the endpoint: the caller went away, or the mesh itself refused.
+    Neutral,
+}
+
+/// What the endpoint asked for about the next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pushback {
+    /// It said nothing.
+    None,
+    /// Not before this time has passed.
+    After(Duration),
+    /// Do not try again.
+    Stop,
+}
+
+impl Outcome {
+    const fn new(class: Class) -> Self {
+        Self {
+            class,
+            sent: Sent::Maybe,
+            pushback: Pushback::None,
+        }
+    }
+
+    /// The endpoint did its work.
+    pub const fn success() -> Self {
+        Self::new(Class::Success)
+    }
+
+    /// The endpoint failed.
+    pub const fn failure() -> Self {
+        Self::new(Class::Failure)
+    }
+
+    /// The endpoint has too much to do.
+    pub const fn overload() -> Self {
+        Self::new(Class::Overload)
+    }
+
+    /// The endpoint did not answer in time.
+    pub const fn timeout() -> Self {
+        Self::new(Class::Timeout)
+    }
+
+    /// Nothing can be said of the endpoint.
+    pub const fn neutral() -> Self {
+        Self::new(Class::Neutral)
+    }
+
+    /// The same, and the request surely did not reach the endpoint: even what is not idempotent may be tried again.
+    #[must_use]
+    pub const fn never_sent(mut self) -> Self {
+        self.sent = Sent::Never;
+        self
+    }
+
+    /// The same, with what the endpoint asked for about the next attempt.
+    #[must_use]
+    pub const fn with_pushback(mut self, pushback: Pushback) -> Self {
+        self.pushback = pushback;
+        self
+    }
+
+    /// Whom it speaks for or against.
+    pub const fn class(&self) -> Class {
+        self.class
+    }
+
+    /// Whether the request may have reached the endpoint.
+    pub const fn sent(&self) -> Sent {
+        self.sent
+    }
+
+    /// What the endpoint asked for about the next attempt.
+    pub const fn pushback(&self) -> Pushback {
+        self.pushback
+    }
+
+    /// Whether it counts for the endpoint.
+    pub const fn is_success(&self) -> bool {
+        matches!(self.class, Class::Success)
+    }
+
+    /// Whether it counts against the endpoint.
+    pub const fn is_failure(&self) -> bool {
+        matches!(
+            self.class,
+            Class::Failure | Class::Overload | Class::Timeout
+        )
+    }
+}
+
+/// What a [`Classify`] answers: the outcome, or that only the end of the response will tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The outcome is known.
+    Done(Outcome),
+    /// The end of the response's body decides.
+    Deferred,
+}
+
+impl From<Outcome> for Verdict {
+    fn from(outcome: Outcome) -> Self {
+        Self::Done(outcome)
+    }
+}
+
+/// Turns what a service answered into an [`Outcome`].
+///
+/// A classifier that always knows at once answers with `Outcome`; one that may have to wait for the end of the body
+/// answers with [`Verdict`] and then needs a completion that [promises](Promises) it.
+///
+/// It is called outside any lock. If it panics the call panics, and counts as a failure.
+pub trait Classify<Res>: Clone {
+    /// `Outcome`, or `Verdict` if it may be deferred.
+    type Answer: Into<Verdict>;
+
+    /// What `result` says of the endpoint.
+    fn classify(&self, result: Result<&Res, &(dyn Error + Send + Sync + 'static)>) -> Self::Answer;
+}
+
+/// A completion (tower's `TrackCompletion`) that brings about what an answer of type `A` leaves open.
+///
+/// Tower's `CompleteOnResponse` is over when the head is there, so it promises outcomes only: a classifier that defers
+/// does not compile with it.
+pub trait Promises<A> {}
+
+impl Promises<Outcome> for tower::load::CompleteOnResponse {}
+
+/// The default classifier: every response is a success, and an error is judged by the [`Refusal`] in its chain of
+/// sources, or else is a failure of the endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct ClassifyErrors;
+
+impl ClassifyErrors {
+    /// What an error says of the endpoint.
+    pub fn error(error: &(dyn Error + Send + Sync + 'static)) -> Outcome {
+        match Refusal::of(error) {
+            Some(refusal) => refusal.outcome(),
+            None => Outcome::failure(),
+        }
+    }
+}
+
+impl<Res> Classify<Res> for ClassifyErrors {
+    type Answer = Outcome;
+
+    fn classify(&self, result: Result<&Res, &(dyn Error + Send + Sync + 'static)>) -> Outcome {
+        match result {
+            Ok(_) => Outcome::success(),
+            Err(error) => Self::error(error),
+        }
+    }
+}
+
+/// A closure over the result classifies.
+impl<F, Res, A> Classify<Res> for F
+where
+    F: Fn(Result<&Res, &(dyn Error + Send + Sync + 'static)>) -> A + Clone,
+    A: Into<Verdict>,
+{
+    type Answer = A;
+
+    fn classify(&self, result: Result<&Res, &(dyn Error + Send + Sync + 'static)>) -> A {
+        self(result)
+    }
+}
+
+/// A guard that takes the outcome of what it guards, once; dropped without one, it is abandoned.
+///
+/// Completions that see the end of a body are generic over it.
+pub trait Finish {
+    /// Takes the outcome; only the first counts.
+    fn finish(&mut self, outcome: Outcome);
+}
