@@ -1,1 +1,34 @@
-fn main() {}
+//! The commands of this repository: `cargo xtask COMMAND`, `cargo xtask --help`.
+
+mod args;
+mod deny;
+mod loom;
+mod process;
+mod quickstart;
+mod results;
+mod stages;
+mod summary;
+mod test;
+mod workspace;
+
+use std::env;
+use std::process::ExitCode;
+
+use args::Invocation;
+
+/// What the user asked for could not be understood, as opposed to: it was done and failed.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    match args::parse(env::args_os().skip(1)) {
+        Ok(Invocation::Help(text)) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Invocation::Test(options)) => test::run(&options),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(USAGE)
+        }
+    }
+}

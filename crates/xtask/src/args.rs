@@ -1,0 +1,199 @@
+//! What the command line asks for.
+
+use std::ffi::OsString;
+use std::fmt;
+
+use lexopt::{Arg, Parser, ValueExt};
+
+const HELP: &str = "\
+The commands of this repository.
+
+Usage: cargo xtask <COMMAND>
+
+Commands:
+  test  Checks everything that has to hold before a change lands
+
+`cargo xtask <COMMAND> --help` says more about a command.
+";
+
+const TEST_HELP: &str = "\
+Checks everything that has to hold before a change lands, or runs the tests of one name.
+
+Usage: cargo xtask test [OPTIONS] [FILTER]
+
+Without FILTER, one after the other: fmt, clippy, tests, doctests, rustdoc, loom, deny, quickstart.
+A stage that fails does not hide what the later ones find. The stages and their times are listed at
+the end; the last line counts the tests.
+
+Arguments:
+  [FILTER]  Run only the unit, integration and doc tests whose name contains FILTER;
+            fails when there is none
+
+Options:
+      --require-servers  A test that is skipped, for want of a server or as `#[ignore]`, is a failure
+  -h, --help             Print this text
+
+Exit code: 0 all is well, 1 something failed, 2 the command line makes no sense.
+";
+
+const COMMANDS: &[&str] = &["test"];
+const FLAGS: &[&str] = &["--help"];
+const TEST_FLAGS: &[&str] = &["--require-servers", "--help"];
+
+/// One understood command line.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Invocation {
+    Help(&'static str),
+    Test(TestOptions),
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct TestOptions {
+    pub(crate) filter: Option<String>,
+    pub(crate) require_servers: bool,
+}
+
+/// A command line that makes no sense, and what may have been meant.
+#[derive(Debug, PartialEq)]
+pub(crate) struct UsageError(String);
+
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, UsageError> {
+    let mut parser = Parser::from_args(args);
+    match parser.next()? {
+        None => Err(UsageError(format!("no command given\n\n{HELP}"))),
+        Some(Arg::Short('h') | Arg::Long("help")) => Ok(Invocation::Help(HELP)),
+        Some(Arg::Value(command)) => match command.string()?.as_str() {
+            "test" => parse_test(parser),
+            unknown => Err(UsageError::unknown("command", unknown, COMMANDS)),
+        },
+        Some(flag) => Err(UsageError::unknown("flag", &spelled(&flag), FLAGS)),
+    }
+}
+
+fn parse_test(mut parser: Parser) -> Result<Invocation, UsageError> {
+    let mut options = TestOptions::default();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Invocation::Help(TEST_HELP)),
+            Arg::Long("require-servers") => options.require_servers = true,
+            Arg::Value(value) => set_filter(&mut options, value.string()?)?,
+            flag => return Err(UsageError::unknown("flag", &spelled(&flag), TEST_FLAGS)),
+        }
+    }
+    Ok(Invocation::Test(options))
+}
+
+fn set_filter(options: &mut TestOptions, filter: String) -> Result<(), UsageError> {
+    if filter.is_empty() {
+        return Err(UsageError(
+            "an empty FILTER would match every test".to_owned(),
+        ));
+    }
+    match options.filter.replace(filter) {
+        None => Ok(()),
+        Some(first) => Err(UsageError(format!(
+            "one FILTER is enough, `{first}` is already given"
+        ))),
+    }
+}
+
+fn spelled(arg: &Arg<'_>) -> String {
+    match arg {
+        Arg::Short(letter) => format!("-{letter}"),
+        Arg::Long(name) => format!("--{name}"),
+        Arg::Value(value) => value.to_string_lossy().into_owned(),
+    }
+}
+
+impl UsageError {
+    fn unknown(what: &str, given: &str, valid: &[&str]) -> Self {
+        let nearest = valid
+            .iter()
+            .min_by_key(|candidate| strsim::damerau_levenshtein(given, candidate));
+        match nearest {
+            Some(nearest) => Self(format!(
+                "unknown {what} `{given}`; the nearest valid one is `{nearest}`"
+            )),
+            None => Self(format!("unknown {what} `{given}`")),
+        }
+    }
+}
+
+impl From<lexopt::Error> for UsageError {
+    fn from(error: lexopt::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Invocation, String> {
+        super::parse(line.split_whitespace().map(OsString::from)).map_err(|error| error.to_string())
+    }
+
+    fn test_options(line: &str) -> TestOptions {
+        match parse(line) {
+            Ok(Invocation::Test(options)) => options,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn test_takes_a_filter_and_a_flag_in_any_order() {
+        let both = TestOptions {
+            filter: Some("gate".to_owned()),
+            require_servers: true,
+        };
+        assert_eq!(test_options("test"), TestOptions::default());
+        assert_eq!(test_options("test gate --require-servers"), both);
+        assert_eq!(test_options("test --require-servers gate"), both);
+    }
+
+    #[test]
+    fn a_filter_may_look_like_a_flag_after_two_dashes() {
+        assert_eq!(
+            test_options("test -- --help").filter.as_deref(),
+            Some("--help")
+        );
+    }
+
+    #[test]
+    fn every_command_has_its_own_help() {
+        assert_eq!(parse("--help"), Ok(Invocation::Help(HELP)));
+        assert_eq!(parse("-h"), Ok(Invocation::Help(HELP)));
+        assert_eq!(parse("test gate --help"), Ok(Invocation::Help(TEST_HELP)));
+    }
+
+    #[test]
+    fn a_typing_mistake_is_told_what_was_near() {
+        let error = |line: &str| parse(line).expect_err("not valid");
+        assert_eq!(
+            error("tset"),
+            "unknown command `tset`; the nearest valid one is `test`"
+        );
+        assert_eq!(
+            error("test --require-server"),
+            "unknown flag `--require-server`; the nearest valid one is `--require-servers`"
+        );
+        assert_eq!(
+            error("-x"),
+            "unknown flag `-x`; the nearest valid one is `--help`"
+        );
+    }
+
+    #[test]
+    fn what_is_left_over_or_missing_is_an_error() {
+        assert!(parse("").is_err());
+        assert!(parse("test one two").is_err());
+        assert!(parse("test --require-servers=yes").is_err());
+        assert!(super::parse(["test".into(), OsString::new()]).is_err());
+    }
+}
