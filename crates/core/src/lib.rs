@@ -21,6 +21,7 @@ mod gate;
 mod load;
 mod name;
 mod outcome;
+mod ratio;
 mod refusal;
 mod register;
 mod resolve;
@@ -40,6 +41,7 @@ pub use self::{
     outcome::{
         BoxError, Class, Classify, ClassifyErrors, Finish, Outcome, Promises, Pushback, Verdict,
     },
+    ratio::{InvalidRatio, Ratio},
     refusal::{Kind, Refusal, Sent},
     register::{BoxFuture, Instance, Register, RegisterError, Registered, Registration},
     resolve::{Empties, Resolve, ResolveError, Update, Updates},
