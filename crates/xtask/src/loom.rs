@@ -167,34 +167,36 @@ mod tests {
     use super::*;
     use crate::results::Counts;
 
+    // Each line is a string of its own, so that this file has no model in it when it is searched.
     #[test]
     fn modules_and_functions_of_models_are_found_by_name() {
-        let source = "
-            #[cfg(all(test, mesh_loom))]
-            mod models;
-
-            #[cfg(all(mesh_loom, test, feature = \"testing\"))]
-            #[test]
-            /// Says why.
-            fn two_threads_race() {}
-
-            #[cfg(all(test, mesh_loom))]
-            pub(crate) mod more { }
-        ";
-        assert_eq!(model_names(source), ["models", "two_threads_race", "more"]);
+        let source = [
+            "#[cfg(all(test, mesh_loom))]",
+            "mod models;",
+            "    #[cfg(all(mesh_loom, test, feature = \"testing\"))]",
+            "    #[test]",
+            "    /// Says why.",
+            "    fn two_threads_race() {}",
+            "#[cfg(all(test, mesh_loom))]",
+            "pub(crate) mod more {}",
+        ];
+        assert_eq!(
+            model_names(&source.join("\n")),
+            ["models", "two_threads_race", "more"]
+        );
     }
 
     #[test]
     fn what_merely_mentions_loom_is_not_a_model() {
-        let source = "
-            #[cfg(mesh_loom)]
-            use loom::sync::atomic;
-            #[cfg(all(test, not(mesh_loom)))]
-            mod tests {}
-            #[cfg(all(test, mesh_loom))]
-            use loom::model;
-        ";
-        assert!(model_names(source).is_empty());
+        let source = [
+            "#[cfg(mesh_loom)]",
+            "use loom::sync::atomic;",
+            "#[cfg(all(test, not(mesh_loom)))]",
+            "mod tests {}",
+            "#[cfg(all(test, mesh_loom))]",
+            "use loom::model;",
+        ];
+        assert!(model_names(&source.join("\n")).is_empty());
     }
 
     #[test]

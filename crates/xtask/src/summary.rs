@@ -128,24 +128,21 @@ impl fmt::Display for Summary {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (verdict, why) = match &self.outcome.verdict {
+        let Outcome { verdict, counts } = &self.outcome;
+        let (verdict, why) = match verdict {
             Verdict::Passed => ("ok", None),
-            Verdict::Failed(why) | Verdict::Broken(why) => ("FAILED", Some(why)),
-            Verdict::Skipped(why) => ("skipped", Some(why)),
+            Verdict::Failed(why) | Verdict::Broken(why) => ("FAILED", Some(why.clone())),
+            Verdict::Skipped(why) => ("skipped", Some(why.clone())),
         };
-        write!(
-            f,
-            "{:<10} {:>9}  {verdict:<7}",
+        let counts = (*counts != Counts::default()).then(|| counts.to_string());
+        let remarks: Vec<_> = counts.into_iter().chain(why).collect();
+        let line = format!(
+            "{:<10} {:>9}  {verdict:<7}  {}",
             self.stage,
-            clock(self.took)
-        )?;
-        if self.outcome.counts != Counts::default() {
-            write!(f, "  {}", self.outcome.counts)?;
-        }
-        match why {
-            Some(why) => write!(f, "  {why}"),
-            None => Ok(()),
-        }
+            clock(self.took),
+            remarks.join(": ")
+        );
+        f.write_str(line.trim_end())
     }
 }
 
@@ -186,11 +183,8 @@ mod tests {
             Outcome::passed().with(tests(2, 0)),
         );
         assert!(summary.passed());
-        let lines: Vec<_> = summary
-            .to_string()
-            .lines()
-            .map(|line| line.trim_end().to_owned())
-            .collect();
+        let text = summary.to_string();
+        let lines: Vec<_> = text.lines().collect();
         assert_eq!(
             lines,
             [

@@ -95,8 +95,12 @@ impl Run<'_> {
             Ok(output) => (output, Outcome::passed()),
             Err(failed) => (failed.output, failed.outcome),
         };
-        let Some(results) = runner.results(&output) else {
-            return Outcome::broken("came to no result").with_one_failed();
+        let results = match runner.results(&output) {
+            Some(results) => results,
+            None if outcome.verdict == Verdict::Passed => {
+                return Outcome::failed("said nothing that we understand").with_one_failed();
+            }
+            None => return outcome.with_one_failed(),
         };
         if self.options.filter.is_some() {
             results
