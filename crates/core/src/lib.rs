@@ -9,6 +9,7 @@
 //! | refuse | [`Refusal`] |
 //! | send a request again | [`Replay`] |
 //! | bring a registry of your own | [`Resolve`], [`Register`] |
+//! | count | [`Recorder`] and its [handles](metrics) |
 //! | take time and chance from one place | [`Clock`], [`Instant`], [`Rng`], [`frame`] |
 //!
 //! Nothing here decides anything: how endpoints are chosen, when a breaker opens and what is retried is in the crates
@@ -19,6 +20,7 @@ mod endpoints;
 pub mod frame;
 mod gate;
 mod load;
+pub mod metrics;
 mod name;
 mod outcome;
 mod ratio;
@@ -37,6 +39,7 @@ pub use self::{
     endpoints::{EndpointSet, Endpoints, Resolution, Subscriber},
     gate::{Gate, GateHandle, Judge, JudgeKind, Shut, Standing, Ticket},
     load::{Load, Sampling},
+    metrics::{Counter, Gauge, Histogram, MemoryRecorder, NoRecorder, Recorder},
     name::{InvalidName, ServiceName},
     outcome::{
         BoxError, Class, Classify, ClassifyErrors, Finish, Outcome, Promises, Pushback, Verdict,
