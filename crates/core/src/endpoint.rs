@@ -254,6 +254,16 @@ impl Endpoint {
         self
     }
 
+    /// This endpoint with no history: a gate and a load of its own.
+    ///
+    /// Discovery calls it for an endpoint that an update adds: what other holders of the same endpoint have seen, or
+    /// what was drained before it left, is not what it begins with.
+    #[must_use]
+    pub fn forgetting(mut self) -> Self {
+        self.vitals = Arc::new(Vitals::new(self.vitals.key()));
+        self
+    }
+
     /// Whether the registry says the same of both, beyond their identity.
     pub fn same_description(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.spec, &other.spec) || self.spec == other.spec
@@ -334,6 +344,16 @@ mod tests {
         let new = endpoint(1).with_weight(Weight::new(9)).keeping(&old);
         assert_eq!(new.vitals().load().in_flight(), 1);
         assert_eq!(new.weight().get(), 9);
+    }
+
+    #[test]
+    fn an_endpoint_that_comes_back_has_no_history() {
+        let old = endpoint(1);
+        old.vitals().gate().set_draining(true);
+        let new = old.clone().forgetting();
+        assert_eq!(new, old);
+        assert_eq!(new.vitals().key(), old.vitals().key());
+        assert!(new.vitals().gate().is_open());
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The endpoints of one service as they are now, shared by all who call it.
 
 use std::{
+    collections::HashSet,
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
@@ -87,8 +89,8 @@ impl Endpoints {
 
     /// Replaces the set, drains what is no longer in it, and tells the subscribers.
     ///
-    /// One writer: discovery's driver. Endpoints that stay must have been given their old state
-    /// ([`Endpoint::keeping`]). Returns when every subscriber knows, so that no call starts on a removed endpoint
+    /// One writer: discovery's driver. Each endpoint comes once, and those that stay must have been given their old
+    /// state ([`Endpoint::keeping`]). Returns when every subscriber knows, so that no call starts on a removed endpoint
     /// afterwards.
     pub fn publish(&self, resolution: Resolution, endpoints: Vec<Endpoint>) {
         let hub = &*self.0;
@@ -100,7 +102,10 @@ impl Endpoints {
         });
         hub.set.store(Arc::clone(&set));
         for subscriber in hub.live_subscribers() {
-            subscriber.changed(&set);
+            // It makes services, which is user code: a panic there keeps the news from nobody else.
+            if catch_unwind(AssertUnwindSafe(|| subscriber.changed(&set))).is_err() {
+                tracing::error!(service = %hub.service, "a subscriber to endpoints panicked");
+            }
         }
         drain_removed(&old, &set);
         hub.revision.send_replace(set.revision);
@@ -155,8 +160,20 @@ impl Endpoints {
 
 /// After the swap: who picks from the old set meanwhile finds the gate shut and picks again.
 fn drain_removed(old: &EndpointSet, new: &EndpointSet) {
-    let stays: std::collections::HashSet<&Endpoint> = new.endpoints.iter().collect();
-    for endpoint in old.endpoints.iter().filter(|old| !stays.contains(old)) {
+    // What stays keeps its order and its state, so a walk side by side finds it; only what is left over is hashed.
+    let mut rest = new.endpoints.iter().peekable();
+    let mut missing = Vec::new();
+    for endpoint in &old.endpoints {
+        let stays = |next: &&Endpoint| Arc::ptr_eq(next.vitals(), endpoint.vitals());
+        if rest.next_if(stays).is_none() {
+            missing.push(endpoint);
+        }
+    }
+    if missing.is_empty() {
+        return;
+    }
+    let rest: HashSet<&Endpoint> = rest.collect();
+    for endpoint in missing.iter().filter(|old| !rest.contains(*old)) {
         endpoint.vitals().gate().set_draining(true);
     }
 }
@@ -246,6 +263,40 @@ mod tests {
         endpoints.publish(Resolution::Found, vec![stays.clone()]);
         assert!(stays.vitals().gate().is_open());
         assert!(!goes.vitals().gate().is_open());
+    }
+
+    #[test]
+    fn what_stays_is_not_drained_whatever_the_order() {
+        let all: Vec<_> = (1..=4).map(endpoint).collect();
+        let [a, b, c, d] = [0, 1, 2, 3].map(|i| all[i].clone());
+        let endpoints = Endpoints::fixed(name(), [a.clone(), b.clone(), c.clone()]);
+        endpoints.publish(Resolution::Found, vec![d.clone(), c.clone(), a.clone()]);
+        let open = |e: &Endpoint| e.vitals().gate().is_open();
+        assert_eq!(
+            [&a, &b, &c, &d].map(open),
+            [true, false, true, true],
+            "only b has gone"
+        );
+    }
+
+    struct Panics;
+
+    impl Subscriber for Panics {
+        fn changed(&self, set: &EndpointSet) {
+            assert!(set.revision() < 2, "user code");
+        }
+    }
+
+    #[test]
+    fn a_subscriber_that_panics_keeps_the_news_from_nobody() {
+        let gone = endpoint(1);
+        let endpoints = Endpoints::fixed(name(), [gone.clone()]);
+        let (panics, last) = (Arc::new(Panics), Arc::new(Last(AtomicU64::new(0))));
+        endpoints.subscribe(&panics);
+        endpoints.subscribe(&last);
+        endpoints.publish(Resolution::Found, vec![]);
+        assert_eq!(last.0.load(Ordering::Relaxed), 2);
+        assert!(!gone.vitals().gate().is_open());
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! What a registry offers to those who look services up.
 
-use std::{fmt, pin::Pin};
+use std::{fmt, pin::Pin, sync::Arc};
 
 use futures_core::Stream;
 
@@ -22,6 +22,21 @@ pub trait Resolve: Send + Sync + 'static {
 
     /// The word for this source in status and logs, such as `consul`.
     fn name(&self) -> &'static str;
+}
+
+/// A shared source is a source.
+impl<R: Resolve + ?Sized> Resolve for Arc<R> {
+    fn resolve(&self, service: &ServiceName) -> Updates {
+        (**self).resolve(service)
+    }
+
+    fn empties(&self) -> Empties {
+        (**self).empties()
+    }
+
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
 }
 
 /// The changes of one service, as a [`Resolve`] reports them.
