@@ -6,19 +6,22 @@
 //! | make services and layers for endpoints | [`NewService`], [`NewLayer`], [`Shared`], [`Layered`] |
 //! | say what became of a call | [`Outcome`], [`Classify`], [`Finish`], [`Promises`] |
 //! | keep calls from an endpoint | [`Judge`], [`Gate`], [`Attempt`] |
-//! | refuse | [`Refusal`] |
+//! | refuse, and say where it failed | [`Refusal`], [`AtEndpoint`] |
 //! | send a request again | [`Replay`] |
 //! | bring a registry of your own | [`Resolve`], [`Register`] |
+//! | share small state, own something | [`KeyValue`], [`Lease`], [`kv`] |
 //! | count | [`Recorder`] and its [handles](metrics) |
 //! | take time and chance from one place | [`Clock`], [`Instant`], [`Rng`], [`frame`] |
 //!
 //! Nothing here decides anything: how endpoints are chosen, when a breaker opens and what is retried is in the crates
 //! above. A leaf crate depends on this one and on no sibling.
 
+mod at_endpoint;
 mod endpoint;
 mod endpoints;
 pub mod frame;
 mod gate;
+pub mod kv;
 mod load;
 pub mod metrics;
 mod name;
@@ -35,9 +38,11 @@ mod time;
 mod vitals;
 
 pub use self::{
+    at_endpoint::AtEndpoint,
     endpoint::{Endpoint, Health, InvalidWeight, Weight},
     endpoints::{EndpointSet, Endpoints, Resolution, Subscriber},
     gate::{Gate, GateHandle, Judge, JudgeKind, Shut, Standing, Ticket},
+    kv::{Key, KeyValue, KeyValueError, Lease, Prefix},
     load::{Load, Sampling},
     metrics::{Counter, Gauge, Histogram, MemoryRecorder, NoRecorder, Recorder},
     name::{InvalidName, ServiceName},

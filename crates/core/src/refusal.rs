@@ -1,20 +1,24 @@
 //! What every layer refuses with.
 
-use std::{borrow::Cow, error::Error, fmt, time::Duration};
+use std::{borrow::Cow, error::Error, fmt, sync::Arc, time::Duration};
 
-use crate::outcome::{Outcome, Pushback};
+use crate::outcome::{BoxError, Outcome, Pushback};
 
 /// Why a call was refused, whether it may have been sent, and when to come back: the one thing that retry, the HTTP
 /// layers and the top-level error read of any layer's error.
 ///
-/// A layer's own error wraps it and gives it from `source()`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A layer's own error wraps it and gives it from `source()`. What made the layer refuse, if another error did, is the
+/// refusal's own `source()`, see [`with_cause`](Self::with_cause).
+///
+/// Two refusals are equal if they say the same; their causes are not compared.
+#[derive(Clone, Debug)]
 pub struct Refusal {
     kind: Kind,
     sent: Sent,
     local: bool,
     retry_after: Option<Duration>,
     context: Cow<'static, str>,
+    cause: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 /// What a refusal is about.
@@ -82,6 +86,7 @@ impl Refusal {
             local: true,
             retry_after: None,
             context: Cow::Borrowed(""),
+            cause: None,
         }
     }
 
@@ -93,6 +98,7 @@ impl Refusal {
             local: false,
             retry_after: None,
             context: Cow::Borrowed(""),
+            cause: None,
         }
     }
 
@@ -114,6 +120,14 @@ impl Refusal {
     #[must_use]
     pub fn with_context(mut self, context: impl Into<Cow<'static, str>>) -> Self {
         self.context = context.into();
+        self
+    }
+
+    /// The same, with the error that led to it as its source.
+    #[must_use]
+    pub fn with_cause(mut self, cause: impl Into<BoxError>) -> Self {
+        let cause: BoxError = cause.into();
+        self.cause = Some(cause.into());
         self
     }
 
@@ -152,6 +166,11 @@ impl Refusal {
     /// What a person has to know to act on it; may be empty.
     pub fn context(&self) -> &str {
         &self.context
+    }
+
+    /// The error that led to it, if there was one.
+    pub fn cause(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.cause.as_deref()
     }
 
     /// What it says of the endpoint.
@@ -196,7 +215,26 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl Error for Refusal {}
+impl PartialEq for Refusal {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.sent == other.sent
+            && self.local == other.local
+            && self.retry_after == other.retry_after
+            && self.context == other.context
+    }
+}
+
+impl Eq for Refusal {}
+
+impl Error for Refusal {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.cause {
+            Some(cause) => Some(&**cause),
+            None => None,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -226,6 +264,17 @@ mod tests {
             Some(Kind::CircuitOpen)
         );
         assert_eq!(Refusal::of(&fmt::Error), None);
+    }
+
+    #[test]
+    fn what_led_to_a_refusal_is_its_source() {
+        let cause = Refusal::remote(Kind::Connect, Sent::Never);
+        let refusal = Refusal::remote(Kind::AttemptsExhausted, Sent::Never);
+        let caused = refusal.clone().with_cause(cause.clone());
+        assert_eq!(caused, refusal);
+        assert_eq!(Refusal::of(&caused), Some(&refusal), "the outermost");
+        assert_eq!(caused.source().and_then(Refusal::of), Some(&cause));
+        assert!(caused.cause().is_some_and(|error| error.is::<Refusal>()));
     }
 
     #[test]
