@@ -37,8 +37,8 @@ pub struct Endpoint {
     vitals: Arc<Vitals>,
 }
 
-#[derive(Clone, PartialEq, Eq)]
-struct Spec {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Spec {
     id: Arc<str>,
     address: SocketAddr,
     weight: Weight,
@@ -118,20 +118,24 @@ impl std::error::Error for InvalidWeight {}
 impl Endpoint {
     /// An endpoint at `address`, whose id is the address until [`with_id`](Self::with_id) says otherwise.
     pub fn new(address: SocketAddr) -> Self {
-        let id: Arc<str> = address.to_string().into();
+        let spec = Arc::new(Spec {
+            id: address.to_string().into(),
+            address,
+            weight: Weight::default(),
+            zone: None,
+            priority: 0,
+            health: Health::default(),
+            tags: Vec::new(),
+            metadata: BTreeMap::new(),
+        });
         Self {
-            vitals: Arc::new(Vitals::new(key(&id, address))),
-            spec: Arc::new(Spec {
-                id,
-                address,
-                weight: Weight::default(),
-                zone: None,
-                priority: 0,
-                health: Health::default(),
-                tags: Vec::new(),
-                metadata: BTreeMap::new(),
-            }),
+            vitals: fresh_vitals(&spec),
+            spec,
         }
+    }
+
+    pub(crate) fn from_parts(spec: Arc<Spec>, vitals: Arc<Vitals>) -> Self {
+        Self { spec, vitals }
     }
 
     fn with(mut self, change: impl FnOnce(&mut Spec)) -> Self {
@@ -143,7 +147,7 @@ impl Endpoint {
     #[must_use]
     pub fn with_id(self, id: &str) -> Self {
         let mut this = self.with(|spec| spec.id = id.into());
-        this.vitals = Arc::new(Vitals::new(key(&this.spec.id, this.spec.address)));
+        this.vitals = fresh_vitals(&this.spec);
         this
     }
 
@@ -260,7 +264,7 @@ impl Endpoint {
     /// what was drained before it left, is not what it begins with.
     #[must_use]
     pub fn forgetting(mut self) -> Self {
-        self.vitals = Arc::new(Vitals::new(self.vitals.key()));
+        self.vitals = fresh_vitals(&self.spec);
         self
     }
 
@@ -268,6 +272,11 @@ impl Endpoint {
     pub fn same_description(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.spec, &other.spec) || self.spec == other.spec
     }
+}
+
+fn fresh_vitals(spec: &Arc<Spec>) -> Arc<Vitals> {
+    let key = key(&spec.id, spec.address);
+    Arc::new(Vitals::new(key, Some(Arc::clone(spec))))
 }
 
 /// A short name for an identity, the same in each run: FNV-1a.
@@ -354,6 +363,15 @@ mod tests {
         assert_eq!(new, old);
         assert_eq!(new.vitals().key(), old.vitals().key());
         assert!(new.vitals().gate().is_open());
+    }
+
+    #[test]
+    fn its_state_knows_whose_it_is() {
+        let endpoint = endpoint(1).with_id("one").with_weight(Weight::new(9));
+        let owner = endpoint.vitals().endpoint();
+        assert_eq!(owner.as_ref(), Some(&endpoint));
+        assert!(owner.is_some_and(|owner| Arc::ptr_eq(owner.vitals(), endpoint.vitals())));
+        assert_eq!(Vitals::detached().endpoint(), None);
     }
 
     #[test]

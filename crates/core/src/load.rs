@@ -1,4 +1,4 @@
-//! How busy, how fast and how successful an endpoint is, in four atomics.
+//! How busy, how fast and how successful an endpoint is, in a few atomics.
 
 use std::{fmt, time::Duration};
 
@@ -14,7 +14,10 @@ use crate::{
 /// - latency: a mean weighted to the last second, of attempts that succeeded. Failures are kept out of it, or an
 ///   endpoint that fails fast would look fast;
 /// - success: the share of attempts that succeeded, weighted the same way;
-/// - peak: the latency that jumps up at once and decays with 10 s, kept only for balancers that ask for it.
+/// - peak: the latency that jumps up at once and decays with 10 s, kept only for balancers that ask for it. A failure
+///   may raise it, never lower it;
+/// - unanswered: calls given up by their callers before the endpoint had answered. They are no failures, but the endpoint
+///   may still be at work on them: they fade away within seconds, and an answer clears them.
 pub struct Load {
     /// Attempts begun (upper 44 bits) and in flight (lower 20): one addition counts both.
     counts: AtomicU64,
@@ -23,8 +26,10 @@ pub struct Load {
     estimate: AtomicU64,
     /// When `estimate` was written last.
     updated: AtomicU64,
-    /// Peak latency in microseconds (`f32`) and when it was written, in milliseconds: see [`Load::peak`].
+    /// Peak latency in microseconds (`f32`) and when it was written, in milliseconds: see [`Load::peak_us`].
     peak: AtomicU64,
+    /// Calls given up (`f32`) and when the last was, in milliseconds; zero for none. See [`Load::unanswered`].
+    unanswered: AtomicU64,
 }
 
 /// What an attempt records besides the mean.
@@ -47,8 +52,11 @@ const NO_HISTORY: u32 = f32::NAN.to_bits();
 const MEAN_TAU: f32 = 1e6;
 /// The least weight of a sample: without it a busy endpoint would average over thousands of calls in one millisecond.
 const LEAST_WEIGHT: f32 = 0.05;
-/// Finagle's decay of the peak.
+/// Finagle's decay of the peak, in milliseconds.
 const PEAK_TAU: f64 = 10e3;
+/// How long a call that was given up counts as load, in milliseconds. An endpoint that hangs is then tried by one call
+/// every eight seconds or so.
+const UNANSWERED_TAU: f64 = 5e3;
 
 impl Load {
     pub(crate) fn new() -> Self {
@@ -58,6 +66,7 @@ impl Load {
             estimate: AtomicU64::new(pack(NO_HISTORY, 1f32.to_bits())),
             updated: AtomicU64::new(0),
             peak: AtomicU64::new(pack(NO_HISTORY, 0)),
+            unanswered: AtomicU64::new(0),
         }
     }
 
@@ -108,6 +117,16 @@ impl Load {
         decayed_peak(self.peak.load(Ordering::Relaxed), now)
     }
 
+    /// Calls that were given up before the endpoint had answered any of them, fading with their age; 0 after an answer.
+    pub fn unanswered(&self, now: Instant) -> f32 {
+        match self.unanswered.load(Ordering::Relaxed) {
+            0 => 0.0,
+            word => {
+                (f64::from(f32::from_bits(upper(word))) * decay(word, now, UNANSWERED_TAU)) as f32
+            }
+        }
+    }
+
     /// Gives an endpoint without history a latency to start from: the median of its peers, so that it is neither
     /// flooded nor starved. A latency that was measured stays.
     pub fn seed(&self, latency_us: f32) {
@@ -118,6 +137,13 @@ impl Load {
                 self.estimate
                     .compare_exchange(fresh, seeded, Ordering::Relaxed, Ordering::Relaxed);
         }
+    }
+
+    #[cold]
+    pub(crate) fn give_up(&self, now: Instant) {
+        let calls = self.unanswered(now) + 1.0;
+        self.unanswered
+            .store(pack(calls.to_bits(), millis(now)), Ordering::Relaxed);
     }
 
     pub(crate) fn record(
@@ -147,17 +173,24 @@ impl Load {
         if !success {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
+        if self.unanswered.load(Ordering::Relaxed) != 0 {
+            self.unanswered.store(0, Ordering::Relaxed);
+        }
         if sampling == Sampling::Peak {
-            self.record_peak(f64::from(latency_us), now);
+            self.record_peak(success, f64::from(latency_us), now);
         }
     }
 
     #[cold]
-    fn record_peak(&self, latency_us: f64, now: Instant) {
+    fn record_peak(&self, success: bool, latency_us: f64, now: Instant) {
         let old = self.peak.load(Ordering::Relaxed);
         let new = match decayed_peak(old, now) {
+            None if !success => return,
             Some(decayed) if decayed > latency_us => {
-                let keep = peak_decay(old, now);
+                if !success {
+                    return;
+                }
+                let keep = decay(old, now, PEAK_TAU);
                 let last = f64::from(f32::from_bits(upper(old)));
                 last * keep + latency_us * (1.0 - keep)
             }
@@ -177,13 +210,14 @@ fn weight(elapsed_us: f32) -> f32 {
 
 fn decayed_peak(peak: u64, now: Instant) -> Option<f64> {
     let last = f32::from_bits(upper(peak));
-    (!last.is_nan()).then(|| f64::from(last) * peak_decay(peak, now))
+    (!last.is_nan()).then(|| f64::from(last) * decay(peak, now, PEAK_TAU))
 }
 
-fn peak_decay(peak: u64, now: Instant) -> f64 {
-    // Milliseconds wrap after 49 days; an endpoint without a sample for so long merely keeps its peak a little longer.
-    let elapsed = millis(now).wrapping_sub(lower(peak));
-    (-f64::from(elapsed) / PEAK_TAU).exp()
+/// What is left of a value written with its time in `word`.
+fn decay(word: u64, now: Instant, tau: f64) -> f64 {
+    // Milliseconds wrap after 49 days; an endpoint without a sample for so long merely keeps its value a little longer.
+    let elapsed = millis(now).wrapping_sub(lower(word));
+    (-f64::from(elapsed) / tau).exp()
 }
 
 fn millis(at: Instant) -> u32 {
@@ -278,6 +312,36 @@ mod tests {
         assert!((peak - 736_000.0).abs() < 1_000.0, "{peak}");
         record(&load, Outcome::success(), Duration::from_secs(3), later);
         assert_eq!(load.peak_us(later), Some(3e6));
+    }
+
+    #[test]
+    fn a_failure_may_raise_the_peak_but_never_lowers_it() {
+        let load = Load::new();
+        record(&load, Outcome::failure(), MS, START);
+        assert_eq!(load.peak_us(START), None, "a failure alone is no history");
+        record(&load, Outcome::success(), 20 * MS, START);
+        for _ in 0..1_000 {
+            record(&load, Outcome::failure(), Duration::ZERO, START);
+        }
+        assert_eq!(load.peak_us(START), Some(20_000.0));
+        record(&load, Outcome::timeout(), 900 * MS, START);
+        assert_eq!(load.peak_us(START), Some(900_000.0));
+    }
+
+    #[test]
+    fn calls_given_up_count_until_they_fade_or_an_answer_comes() {
+        let load = Load::new();
+        assert_eq!(load.unanswered(START), 0.0);
+        load.give_up(START);
+        load.give_up(START);
+        assert_eq!(load.unanswered(START), 2.0);
+        let later = START + Duration::from_secs(5);
+        assert!((load.unanswered(later) - 0.736).abs() < 0.001);
+        load.give_up(later);
+        assert!((load.unanswered(later) - 1.736).abs() < 0.001);
+        assert_eq!(load.updated(), None, "it is no outcome");
+        record(&load, Outcome::success(), MS, later);
+        assert_eq!(load.unanswered(later), 0.0);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
+    endpoint::{Endpoint, Spec},
     frame,
     gate::{Gate, GateHandle, Judge, JudgeKind, Shut, Ticket},
     load::{Load, Sampling},
@@ -16,14 +17,17 @@ use crate::{
 #[derive(Debug)]
 pub struct Vitals {
     key: u32,
+    /// How the endpoint was first described; nothing if this is no endpoint's.
+    spec: Option<Arc<Spec>>,
     gate: Gate,
     load: Load,
 }
 
 impl Vitals {
-    pub(crate) fn new(key: u32) -> Self {
+    pub(crate) fn new(key: u32, spec: Option<Arc<Spec>>) -> Self {
         Self {
             key,
+            spec,
             gate: Gate::new(),
             load: Load::new(),
         }
@@ -31,12 +35,20 @@ impl Vitals {
 
     /// The state of something that is no endpoint: a service with a breaker of its own.
     pub fn detached() -> Arc<Self> {
-        Arc::new(Self::new(0))
+        Arc::new(Self::new(0, None))
     }
 
     /// A short number for the endpoint's identity, never zero for an endpoint; see [`frame::mark_tried`].
     pub fn key(&self) -> u32 {
         self.key
+    }
+
+    /// The endpoint whose state this is, also when no set holds it any more; unless it is [`detached`](Self::detached).
+    ///
+    /// Its id and address are right; the rest of its description is that of its first appearance.
+    pub fn endpoint(self: &Arc<Self>) -> Option<Endpoint> {
+        let spec = Arc::clone(self.spec.as_ref()?);
+        Some(Endpoint::from_parts(spec, Arc::clone(self)))
     }
 
     /// Whether it may be called.
@@ -68,7 +80,20 @@ impl Vitals {
     ///
     /// [`Shut`] says which judge keeps the gate shut, and until when.
     pub fn attempt(self: &Arc<Self>, clock: &Clock, sampling: Sampling) -> Result<Attempt, Shut> {
-        let start = frame::now(clock);
+        self.attempt_at(frame::now(clock), clock, sampling)
+    }
+
+    /// Admits one attempt that begins at `start`: for callers who have read `clock` already.
+    ///
+    /// # Errors
+    ///
+    /// As [`attempt`](Self::attempt).
+    pub fn attempt_at(
+        self: &Arc<Self>,
+        start: Instant,
+        clock: &Clock,
+        sampling: Sampling,
+    ) -> Result<Attempt, Shut> {
         let ticket = self.gate.admit(start)?;
         self.load.begin();
         Ok(Attempt {
@@ -101,6 +126,21 @@ impl Attempt {
     /// When it began.
     pub fn started(&self) -> Instant {
         self.start
+    }
+
+    /// The state of the endpoint that it goes to.
+    pub fn vitals(&self) -> &Arc<Vitals> {
+        &self.vitals
+    }
+
+    /// Notes that the caller is about to go away without any answer: no failure, but until the endpoint answers someone
+    /// else, it is taken to be still at work on this ([`Load::unanswered`]).
+    ///
+    /// For whoever drops an attempt before its response has begun.
+    pub fn give_up(&self) {
+        if !self.finished && !frame::is_timing_out() {
+            self.vitals.load.give_up(frame::now(&self.clock));
+        }
     }
 
     /// Whether it is a probe: the gate was not simply open.
@@ -146,5 +186,33 @@ impl fmt::Debug for Attempt {
             .field("ticket", &self.ticket)
             .field("finished", &self.finished)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(mesh_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_up_without_an_answer_is_load_and_no_failure() {
+        let (clock, _) = Clock::manual();
+        let vitals = Vitals::detached();
+        let unanswered = || vitals.load().unanswered(clock.now());
+        let attempt = || vitals.attempt(&clock, Sampling::Mean).unwrap();
+        attempt().give_up();
+        attempt().give_up();
+        assert_eq!((unanswered(), vitals.load().failures()), (2.0, 0));
+
+        let mut answered = attempt();
+        answered.finish(Outcome::success());
+        answered.give_up();
+        assert_eq!(unanswered(), 0.0, "an answer clears what others gave up");
+
+        frame::timing_out(|| attempt().give_up());
+        assert_eq!(unanswered(), 0.0, "a timeout is a verdict of its own");
+        assert_eq!(
+            (vitals.load().failures(), vitals.load().in_flight()),
+            (1, 0)
+        );
     }
 }
