@@ -206,6 +206,7 @@ mod tests {
         let mut answered = attempt();
         answered.finish(Outcome::success());
         answered.give_up();
+        drop(answered);
         assert_eq!(unanswered(), 0.0, "an answer clears what others gave up");
 
         frame::timing_out(|| attempt().give_up());
