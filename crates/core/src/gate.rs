@@ -1,6 +1,7 @@
 //! Whether an endpoint may be called: judges write it, the balancer reads it.
 
 use std::{
+    any::Any,
     fmt,
     sync::{Arc, OnceLock, Weak},
     time::Duration,
@@ -113,7 +114,9 @@ impl Ticket {
 ///
 /// A judge raises its flag on the gate while it is not content, and is asked only then. Its methods run on the path of
 /// calls: they must not block and must not call into user code.
-pub trait Judge: fmt::Debug + Send + Sync {
+///
+/// It is `Any`, so that who attached it can find it again behind [`Gate::judge`].
+pub trait Judge: Any + fmt::Debug + Send + Sync {
     /// How open it would leave the gate, without taking anything.
     fn standing(&self, now: Instant) -> Standing;
 
@@ -200,7 +203,7 @@ impl Gate {
             return Standing::Shut(Shut::new(JudgeKind::Drain, None));
         }
         let mut worst = Standing::Open;
-        for judge in self.flagged(word) {
+        for (_, judge) in self.flagged(word) {
             match judge.standing(now) {
                 Standing::Open => {}
                 Standing::Limited => worst = Standing::Limited,
@@ -228,20 +231,24 @@ impl Gate {
         if word & JudgeKind::Drain.flag() != 0 {
             return Err(Shut::new(JudgeKind::Drain, None));
         }
-        // The breaker comes last: it alone hands out places, so nobody refuses after one was taken.
+        // The breaker comes last: it alone hands out places, so nobody refuses after one was taken. It alone knows
+        // epochs, too, so no other judge's ticket counts.
         let mut ticket = Ticket::new(epoch(word), false);
-        for judge in self.flagged(word) {
-            ticket = judge.admit(now)?;
+        for (kind, judge) in self.flagged(word) {
+            let admitted = judge.admit(now)?;
+            if kind == JudgeKind::Breaker as usize {
+                ticket = admitted;
+            }
         }
         Ok(ticket)
     }
 
-    fn flagged(&self, word: u64) -> impl Iterator<Item = &Arc<dyn Judge>> {
+    fn flagged(&self, word: u64) -> impl Iterator<Item = (usize, &Arc<dyn Judge>)> {
         self.judges
             .iter()
             .enumerate()
             .filter(move |(i, _)| word & (1 << i) != 0)
-            .filter_map(|(_, judge)| judge.get())
+            .filter_map(|(i, judge)| Some((i, judge.get()?)))
     }
 
     pub(crate) fn report(&self, ticket: Ticket, outcome: Outcome, latency: Duration, now: Instant) {
@@ -307,5 +314,46 @@ impl fmt::Debug for Gate {
                     .collect::<Vec<_>>(),
             )
             .finish()
+    }
+}
+
+#[cfg(all(test, not(mesh_loom)))]
+mod tests {
+    use super::*;
+
+    /// Lets every call through, with this ticket.
+    #[derive(Debug)]
+    struct Admits(Ticket);
+
+    impl Judge for Admits {
+        fn standing(&self, _: Instant) -> Standing {
+            Standing::Limited
+        }
+
+        fn admit(&self, _: Instant) -> Result<Ticket, Shut> {
+            Ok(self.0)
+        }
+
+        fn report(&self, _: Ticket, _: Outcome, _: Duration, _: Instant) {}
+
+        fn release(&self, _: Ticket) {}
+    }
+
+    #[test]
+    fn only_the_breaker_says_under_which_epoch_a_call_is_admitted() {
+        let vitals = Vitals::detached();
+        let now = Instant::from_nanos(1 << 60);
+        vitals.attach(JudgeKind::Breaker, |gate| {
+            gate.set_epoch(7, false);
+            Arc::new(Admits(Ticket::new(7, true)))
+        });
+        vitals.attach(JudgeKind::Outlier, |gate| {
+            gate.set(true);
+            Arc::new(Admits(Ticket::new(0, false)))
+        });
+        let gate = vitals.gate();
+        assert_eq!(gate.admit(now), Ok(Ticket::new(7, false)));
+        gate.set_epoch(JudgeKind::Breaker, 8, true);
+        assert_eq!(gate.admit(now), Ok(Ticket::new(7, true)));
     }
 }
