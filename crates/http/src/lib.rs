@@ -1,1 +1,77 @@
-//! .
+//! Everything that the mesh knows of HTTP and gRPC.
+//!
+//! What happens to a request:
+//!
+//! - Its [`Body`] is empty or known bytes, which cost nothing to hold, or a stream.
+//! - [`HttpReplay`] keeps what another attempt needs, if the body is known and small. A stream is sent once and never
+//!   buffered.
+//! - [`HttpEndpoints`] makes an HTTP client for each endpoint. [`Addressed`] turns any client into the service of one
+//!   endpoint: whatever host a request names, it goes to that endpoint, its path and query untouched. Its errors tell
+//!   whether the request may have been sent.
+//!
+//! and to its response:
+//!
+//! - [`HttpClassify`] judges the head if that is final (a 503, a `grpc-status` in the head, no body), and else leaves
+//!   it to the end of the body.
+//! - [`CompleteOnBody`] holds the guard of the attempt until the body has ended or is dropped, and finishes it with what
+//!   the end says: trailers included. So load and permits count what still streams, and a stream that breaks is no
+//!   success.
+//!
+//! Without a mesh, use [`AddressLayer`] to pin a client to one address, and `HttpClassify` with `CompleteOnBody`
+//! wherever a layer takes a classifier and a completion.
+//!
+//! # Differences from tower and tower-http
+//!
+//! tower's `CompleteOnResponse` is over when the head is there, so a body that streams for an hour counts as no load.
+//! tower-http classifies to the end of the stream too, but for logs: its verdict reaches no balancer or breaker.
+//!
+//! # Example
+//!
+//! ```
+//! use http::{Request, Response};
+//! use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+//! use tower_mesh_core::Endpoint;
+//! use tower_mesh_http::{AddressLayer, Body};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! let endpoint = Endpoint::new(([10, 0, 0, 7], 8080).into());
+//! let client = ServiceBuilder::new()
+//!     .layer(AddressLayer::new(&endpoint))
+//!     .service(service_fn(async |request: Request<Body>| {
+//!         Ok::<_, BoxError>(Response::new(request.uri().to_string()))
+//!     }));
+//!
+//! let request = Request::get("http://orders/orders/42?full").body(Body::empty())?;
+//! let response = client.oneshot(request).await?;
+//! assert_eq!(response.body(), "http://10.0.0.7:8080/orders/42?full");
+//! # Ok(())
+//! # }
+//! ```
+
+mod body;
+mod classify;
+mod client;
+mod complete;
+mod error;
+mod future;
+mod grpc;
+mod layer;
+mod replay;
+mod retry_after;
+#[cfg(test)]
+mod script;
+mod service;
+mod verdict;
+
+pub use self::{
+    body::Body,
+    classify::HttpClassify,
+    client::{HttpClient, HttpEndpoints, Protocol},
+    complete::{CompleteOnBody, TrackedBody},
+    error::TransportError,
+    future::ResponseFuture,
+    layer::AddressLayer,
+    replay::{HttpReplay, Idempotent, Kept},
+    service::{Addressed, AddressedShared},
+};

@@ -1,0 +1,278 @@
+//! The body of a request.
+
+use std::{
+    any::Any,
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tower_mesh_core::BoxError;
+
+/// The body of a request: nothing, bytes, or a stream.
+///
+/// Only a stream is boxed. Nothing and bytes are held as they are, so they cost no allocation and a retry can send
+/// them again.
+///
+/// # Example
+///
+/// ```
+/// use http_body::Body as _;
+/// use tower_mesh_http::Body;
+///
+/// assert!(Body::empty().is_end_stream());
+/// assert_eq!(Body::from("hello").size_hint().exact(), Some(5));
+/// ```
+#[derive(Default)]
+pub struct Body(Kind);
+
+#[derive(Default)]
+enum Kind {
+    /// Also what is left of bytes when they have been read.
+    #[default]
+    Empty,
+    /// Never of length zero: that is [`Kind::Empty`], so `is_end_stream` is exact.
+    Bytes(Bytes),
+    Boxed(Stream),
+}
+
+type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send>>;
+
+impl Body {
+    /// No body.
+    pub const fn empty() -> Self {
+        Self(Kind::Empty)
+    }
+
+    /// A body that streams: it is boxed, sent once and never buffered.
+    ///
+    /// One that says at once that it has ended becomes [`empty`](Self::empty), and a `Body` stays what it is.
+    pub fn new<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        if body.is_end_stream() {
+            return Self::empty();
+        }
+        // The only way to ask a type parameter what it is: by way of an `Option` that can be emptied.
+        let mut body = Some(body);
+        if let Some(this) = (&mut body as &mut dyn Any).downcast_mut::<Option<Self>>() {
+            return this.take().unwrap_or_default();
+        }
+        match body {
+            Some(body) => Self(Kind::Boxed(Box::pin(Erased { body }))),
+            None => Self::empty(),
+        }
+    }
+
+    /// All of it, if it is known without reading a stream.
+    pub(crate) fn known(&self) -> Option<&[u8]> {
+        match &self.0 {
+            Kind::Empty => Some(&[]),
+            Kind::Bytes(bytes) => Some(bytes),
+            Kind::Boxed(_) => None,
+        }
+    }
+
+    /// The same body again, if it is known: the bytes are shared.
+    pub(crate) fn share(&self) -> Option<Self> {
+        match &self.0 {
+            Kind::Empty => Some(Self(Kind::Empty)),
+            Kind::Bytes(bytes) => Some(Self(Kind::Bytes(bytes.clone()))),
+            Kind::Boxed(_) => None,
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Bytes(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.0 = Kind::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Kind::Boxed(stream) => stream.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Empty => true,
+            Kind::Bytes(_) => false,
+            Kind::Boxed(stream) => stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Boxed(stream) => stream.size_hint(),
+        }
+    }
+}
+
+impl fmt::Debug for Body {
+    /// How long it is, not what it says: bodies hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Empty => f.write_str("Body(empty)"),
+            Kind::Bytes(bytes) => write!(f, "Body({} bytes)", bytes.len()),
+            Kind::Boxed(_) => f.write_str("Body(stream)"),
+        }
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        Self(if bytes.is_empty() {
+            Kind::Empty
+        } else {
+            Kind::Bytes(bytes)
+        })
+    }
+}
+
+impl From<()> for Body {
+    fn from((): ()) -> Self {
+        Self::empty()
+    }
+}
+
+impl From<Vec<u8>> for Body {
+    fn from(bytes: Vec<u8>) -> Self {
+        Bytes::from(bytes).into()
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        Bytes::from(text).into()
+    }
+}
+
+impl From<&'static [u8]> for Body {
+    fn from(bytes: &'static [u8]) -> Self {
+        Bytes::from_static(bytes).into()
+    }
+}
+
+impl From<&'static str> for Body {
+    fn from(text: &'static str) -> Self {
+        Bytes::from_static(text.as_bytes()).into()
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A body of any type with its error made one type.
+    struct Erased<B> {
+        #[pin]
+        body: B,
+    }
+}
+
+impl<B> http_body::Body for Erased<B>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.project()
+            .body
+            .poll_frame(cx)
+            .map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body as _;
+    use http_body_util::{BodyExt, Full};
+    use tokio_test::block_on;
+
+    use super::*;
+    use crate::script::{Script, Step};
+
+    fn stream(chunks: &[&'static str]) -> Body {
+        Body::new(Script::new(chunks.iter().map(|chunk| Step::Data(chunk))))
+    }
+
+    #[test]
+    fn bytes_come_in_one_frame_and_the_hints_are_exact_before_and_after() {
+        let mut body = Body::from("hello");
+        assert_eq!(body.size_hint().exact(), Some(5));
+        assert!(!body.is_end_stream());
+        let frame = block_on(body.frame()).unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "hello");
+        assert_eq!(body.size_hint().exact(), Some(0));
+        assert!(body.is_end_stream());
+        assert!(block_on(body.frame()).is_none());
+    }
+
+    #[test]
+    fn whatever_is_empty_has_ended_before_it_is_read() {
+        for body in [
+            Body::default(),
+            Body::from(()),
+            Body::from(""),
+            Body::from(String::new()),
+            Body::from(Vec::new()),
+            Body::from(Bytes::new()),
+            Body::new(Full::new(Bytes::new())),
+            Body::new(Body::empty()),
+        ] {
+            assert!(body.is_end_stream());
+            assert_eq!(body.known(), Some(&[][..]));
+        }
+    }
+
+    #[test]
+    fn a_body_in_a_body_stays_known() {
+        assert_eq!(Body::new(Body::from("hello")).known(), Some(&b"hello"[..]));
+    }
+
+    #[test]
+    fn a_stream_passes_through_whole_and_cannot_be_shared() {
+        let body = stream(&["a", "b", "c"]);
+        assert!(body.share().is_none());
+        assert_eq!(body.size_hint().exact(), None);
+        assert_eq!(block_on(body.collect()).unwrap().to_bytes(), "abc");
+    }
+
+    #[test]
+    fn what_is_in_it_does_not_show_in_debug() {
+        assert_eq!(format!("{:?}", Body::from("secret")), "Body(6 bytes)");
+        assert_eq!(format!("{:?}", stream(&["secret"])), "Body(stream)");
+    }
+
+    #[test]
+    fn it_is_send_and_unpin() {
+        fn check<T: Send + Unpin + 'static>() {}
+        check::<Body>();
+    }
+}

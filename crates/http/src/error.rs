@@ -1,0 +1,173 @@
+//! Errors of HTTP clients, said in the mesh's terms.
+
+use std::{error::Error, fmt, io, net::SocketAddr};
+
+use hyper_util::client::legacy;
+use tower_mesh_core::{BoxError, ClassifyErrors, Kind, Outcome, Refusal, Sent};
+
+/// A request could not be brought to an endpoint, or its answer not back.
+///
+/// Its source is the [`Refusal`] that says whether the request may have been sent; what the client said is its
+/// [`cause`](Self::cause).
+#[derive(Debug)]
+pub struct TransportError {
+    refusal: Refusal,
+    cause: BoxError,
+}
+
+impl TransportError {
+    fn new(refusal: Refusal, at: impl fmt::Display, cause: BoxError) -> Self {
+        let context = format!("{at}: {}", Told(&*cause));
+        Self {
+            refusal: refusal.with_context(context),
+            cause,
+        }
+    }
+
+    /// Whether no connection could be made.
+    pub fn is_connect(&self) -> bool {
+        self.refusal.kind() == Kind::Connect
+    }
+
+    /// Whether the request may have reached the endpoint.
+    pub fn sent(&self) -> Sent {
+        self.refusal.sent()
+    }
+
+    /// What the HTTP client said.
+    pub fn cause(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.cause
+    }
+}
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.refusal.fmt(f)
+    }
+}
+
+impl Error for TransportError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.refusal)
+    }
+}
+
+/// Says in the mesh's terms why a request to `address` failed, if it was hyper that failed.
+pub(crate) fn of_request(error: BoxError, address: SocketAddr) -> BoxError {
+    match refusal(&*error) {
+        Some(refusal) => TransportError::new(refusal, address, error).into(),
+        None => error,
+    }
+}
+
+/// Says in the mesh's terms why a response broke after its head. So the request has arrived, whatever else the error
+/// says.
+pub(crate) fn of_body(error: BoxError) -> BoxError {
+    match refusal(&*error) {
+        Some(refusal) => {
+            TransportError::new(refusal.maybe_sent(), "the response broke off", error).into()
+        }
+        None => error,
+    }
+}
+
+/// What an error says of the endpoint.
+pub(crate) fn outcome(error: &(dyn Error + Send + Sync + 'static)) -> Outcome {
+    refusal(error).map_or_else(|| ClassifyErrors::error(error), |refusal| refusal.outcome())
+}
+
+/// What an error of hyper means, wherever in the chain it stands; nothing if a [`Refusal`] already says it, or if it is
+/// not hyper's.
+fn refusal(error: &(dyn Error + 'static)) -> Option<Refusal> {
+    if Refusal::of(error).is_some() {
+        return None;
+    }
+    let client = find::<legacy::Error>(error);
+    if let Some(client) = client {
+        if client.is_connect() {
+            return Some(Refusal::remote(Kind::Connect, Sent::Never));
+        }
+        // It fails on the way to a connection: in the handshake, or because one it waited for went away.
+        if client.connect_info().is_none() {
+            return Some(Refusal::remote(Kind::Transport, Sent::Never));
+        }
+    }
+    match (client, find::<hyper::Error>(error)) {
+        (None, None) => None,
+        (_, Some(wire)) => Some(on_the_wire(wire)),
+        // There was a connection, but the client would not write this request to it.
+        (Some(_), None) => Some(Refusal::local(Kind::Transport)),
+    }
+}
+
+fn on_the_wire(error: &hyper::Error) -> Refusal {
+    if error.is_user() {
+        // The request's body broke, or the task of the connection was stopped: neither is the endpoint's doing.
+        return Refusal::local(Kind::Transport).maybe_sent();
+    }
+    // hyper cancels only what it has not begun to write.
+    let sent = if error.is_canceled() || was_refused(error) {
+        Sent::Never
+    } else {
+        Sent::Maybe
+    };
+    Refusal::remote(Kind::Transport, sent)
+}
+
+/// RFC 9113, 8.7: a server surely has not looked at a stream that it refuses, or that is beyond the last one which it
+/// names when it goes away in good order. Streams up to that one do not end with this error, they go on.
+fn was_refused(error: &hyper::Error) -> bool {
+    find::<h2::Error>(error).is_some_and(|error| {
+        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        let beyond_last = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+        error.is_remote() && (refused || beyond_last)
+    })
+}
+
+/// The outermost error of type `E` in the chain.
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    chain(error).find_map(|error| error.downcast_ref())
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+/// What a person wants to know of an error of hyper: what the system said, or else the innermost error. The layers
+/// above it say "client error" and the like.
+struct Told<'a>(&'a (dyn Error + 'static));
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match find::<io::Error>(self.0) {
+            // Tokio's own words are about a deadline, which elsewhere is that of the call.
+            Some(error) if error.kind() == io::ErrorKind::TimedOut => f.write_str("timed out"),
+            Some(error) => fmt::Display::fmt(error, f),
+            None => fmt::Display::fmt(chain(self.0).last().unwrap_or(self.0), f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tower_mesh_core::Class;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_hypers_passes_unchanged() {
+        let address = ([127, 0, 0, 1], 80).into();
+        let error = of_request("no".into(), address);
+        assert_eq!(error.to_string(), "no");
+        assert!(error.downcast_ref::<TransportError>().is_none());
+        assert_eq!(outcome(&*error).class(), Class::Failure);
+    }
+
+    #[test]
+    fn a_refusal_is_believed_as_it_stands() {
+        let open = Refusal::local(Kind::CircuitOpen);
+        let error = of_body(open.clone().into());
+        assert_eq!(error.downcast_ref(), Some(&open));
+        assert_eq!(outcome(&*error).class(), Class::Neutral);
+    }
+}

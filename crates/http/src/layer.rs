@@ -1,0 +1,33 @@
+//! The layer that pins a client to one endpoint.
+
+use tower_layer::Layer;
+use tower_mesh_core::Endpoint;
+
+use crate::service::{Addressed, Target};
+
+/// Pins a client to one endpoint: see [`Addressed`].
+///
+/// # Clone
+///
+/// A clone is the same; there is no state.
+#[derive(Clone, Debug)]
+pub struct AddressLayer {
+    target: Target,
+}
+
+impl AddressLayer {
+    /// Sends every request to `endpoint`.
+    pub fn new(endpoint: &Endpoint) -> Self {
+        Self {
+            target: Target::of(endpoint),
+        }
+    }
+}
+
+impl<S> Layer<S> for AddressLayer {
+    type Service = Addressed<S>;
+
+    fn layer(&self, inner: S) -> Addressed<S> {
+        Addressed::to(self.target.clone(), inner)
+    }
+}
