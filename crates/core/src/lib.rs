@@ -8,7 +8,7 @@
 //! | keep calls from an endpoint | [`Judge`], [`Gate`], [`Attempt`] |
 //! | refuse, and say where it failed | [`Refusal`], [`AtEndpoint`] |
 //! | send a request again | [`Replay`] |
-//! | bring a registry of your own | [`Resolve`], [`Register`] |
+//! | bring a registry of your own | [`Resolve`], [`Register`]; [`MemoryRegistry`] is the one without a server |
 //! | share small state, own something | [`KeyValue`], [`Lease`], [`kv`] |
 //! | count | [`Recorder`] and its [handles](metrics) |
 //! | take time and chance from one place | [`Clock`], [`Instant`], [`Rng`], [`frame`] |
@@ -23,6 +23,7 @@ pub mod frame;
 mod gate;
 pub mod kv;
 mod load;
+mod memory;
 pub mod metrics;
 mod name;
 mod outcome;
@@ -44,6 +45,7 @@ pub use self::{
     gate::{Gate, GateHandle, Judge, JudgeKind, Shut, Standing, Ticket},
     kv::{Key, KeyValue, KeyValueError, Lease, Prefix},
     load::{Load, Sampling},
+    memory::{MemoryKeyValue, MemoryRegistry},
     metrics::{Counter, Gauge, Histogram, MemoryRecorder, NoRecorder, Recorder},
     name::{InvalidName, ServiceName},
     outcome::{
