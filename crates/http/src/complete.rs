@@ -174,3 +174,6 @@ impl<B, G> fmt::Debug for TrackedBody<B, G> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -148,3 +148,134 @@ fn authority(address: SocketAddr) -> Authority {
         .parse()
         .expect("an address is an authority")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        future::{Ready, ready},
+        net::Ipv6Addr,
+    };
+
+    use http::{HeaderMap, Method, header::HOST};
+    use tower_test::mock;
+
+    use super::*;
+
+    type Mock = mock::Mock<Request<()>, ()>;
+
+    /// Answers with the head of the request.
+    #[derive(Clone, Debug)]
+    struct Echo;
+
+    impl<B> Service<Request<B>> for Echo {
+        type Response = http::request::Parts;
+        type Error = Infallible;
+        type Future = Ready<Result<http::request::Parts, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<B>) -> Self::Future {
+            ready(Ok(request.into_parts().0))
+        }
+    }
+
+    fn endpoint(address: impl Into<SocketAddr>) -> Endpoint {
+        Endpoint::new(address.into())
+    }
+
+    fn local() -> Endpoint {
+        endpoint(([127, 0, 0, 1], 8080))
+    }
+
+    fn sent(request: Request<()>, endpoint: &Endpoint) -> http::request::Parts {
+        tokio_test::block_on(Addressed::new(Echo, endpoint).call(request)).unwrap()
+    }
+
+    // row 11
+    #[test]
+    fn wherever_a_request_says_it_goes_it_goes_to_the_endpoint_path_and_query_untouched() {
+        for (uri, path) in [
+            ("/orders/42?x=%2F..%2f&y", "/orders/42?x=%2F..%2f&y"),
+            ("http://orders/a/../b", "/a/../b"),
+            ("https://user:secret@evil.example:444/a", "/a"),
+            ("http://orders?x", "/?x"),
+            ("http://orders", "/"),
+            ("//evil.example/a", "//evil.example/a"),
+            ("*", "*"),
+        ] {
+            let request = Request::builder().uri(uri).body(()).unwrap();
+            let uri = sent(request, &local()).uri;
+            assert_eq!(uri.scheme(), Some(&Scheme::HTTP));
+            assert_eq!(uri.authority().unwrap(), "127.0.0.1:8080");
+            assert_eq!(uri.path_and_query().unwrap().to_string(), path);
+        }
+    }
+
+    #[test]
+    fn a_request_to_an_authority_alone_goes_to_the_endpoint_too() {
+        let request = Request::builder()
+            .method(Method::CONNECT)
+            .uri("evil.example:443")
+            .body(())
+            .unwrap();
+        assert_eq!(sent(request, &local()).uri, "http://127.0.0.1:8080/");
+    }
+
+    #[test]
+    fn headers_stay_as_they_are_and_the_version_of_another_connection_does_not() {
+        let request = Request::builder()
+            .version(Version::HTTP_2)
+            .uri("http://orders/")
+            .header(HOST, "orders.example")
+            .body(())
+            .unwrap();
+        let sent = sent(request, &local());
+        assert_eq!(sent.headers[HOST], "orders.example");
+        assert_eq!(sent.headers.len(), 1);
+        assert_eq!(sent.version, Version::HTTP_11);
+        let bare = self::sent(Request::new(()), &local());
+        assert_eq!(bare.headers, HeaderMap::new());
+    }
+
+    #[test]
+    fn every_address_is_an_authority() {
+        let scoped = SocketAddrV6::new("fe80::1".parse().unwrap(), 80, 7, 3);
+        for (endpoint, authority) in [
+            (endpoint((Ipv6Addr::LOCALHOST, 8080)), "[::1]:8080"),
+            (endpoint(scoped), "[fe80::1]:80"),
+            (endpoint(([0, 0, 0, 0], 0)), "0.0.0.0:0"),
+        ] {
+            let uri = sent(Request::new(()), &endpoint).uri;
+            assert_eq!(uri.authority().unwrap(), authority);
+        }
+    }
+
+    #[test]
+    fn a_shared_client_is_addressed_anew_for_each_endpoint() {
+        let clients = AddressedShared::new(Echo);
+        for port in [1, 2] {
+            let endpoint = endpoint(([127, 0, 0, 1], port));
+            let mut service = clients.new_service(&endpoint);
+            let sent = tokio_test::block_on(service.call(Request::new(()))).unwrap();
+            assert_eq!(sent.uri.port_u16(), Some(port));
+        }
+    }
+
+    #[test]
+    fn it_is_ready_when_the_client_is_and_passes_its_errors_unchanged() {
+        let (mut service, mut handle) =
+            mock::spawn_with(|client: Mock| Addressed::new(client, &local()));
+        handle.allow(0);
+        tokio_test::assert_pending!(service.poll_ready());
+        handle.allow(1);
+        tokio_test::assert_ready_ok!(service.poll_ready());
+        let mut answer = tokio_test::task::spawn(service.call(Request::new(())));
+        let (_, respond) = tokio_test::assert_ready!(handle.poll_request()).unwrap();
+        respond.send_error("no");
+        let error = tokio_test::assert_ready_err!(answer.poll());
+        assert_eq!(error.to_string(), "no");
+    }
+}

@@ -18,7 +18,7 @@ pub(crate) fn at_head(
     if let Ending::Told(outcome) = ending {
         return outcome.into();
     }
-    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+    if is_error(status) {
         return of_error(status, headers, now).into();
     }
     if ended {
@@ -26,6 +26,11 @@ pub(crate) fn at_head(
     } else {
         Verdict::Deferred
     }
+}
+
+/// RFC 9110, 15: a status above 599 is taken for one of 5xx.
+fn is_error(status: StatusCode) -> bool {
+    status.as_u16() >= 500 || status == StatusCode::TOO_MANY_REQUESTS
 }
 
 /// 429 and 503 say "too much to do", and only they may say when to come back.
@@ -70,5 +75,124 @@ impl Ending {
             Self::Trailers => trailers.and_then(grpc::outcome).unwrap_or(grpc::NO_STATUS),
             Self::Told(outcome) => outcome,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::HeaderValue;
+    use tower_mesh_core::{Class, Sent};
+
+    use super::*;
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH
+    }
+
+    fn head(status: u16, fields: &[(&'static str, &'static str)], ended: bool) -> Verdict {
+        let headers = fields
+            .iter()
+            .map(|(name, value)| {
+                let name = http::HeaderName::from_static(name);
+                (name, HeaderValue::from_static(value))
+            })
+            .collect();
+        at_head(StatusCode::from_u16(status).unwrap(), &headers, ended, now)
+    }
+
+    const GRPC: (&str, &str) = ("content-type", "application/grpc");
+
+    #[test]
+    fn what_a_status_says_is_known_at_the_head_if_it_is_an_error_and_else_when_the_body_ends() {
+        for status in [500, 501, 502, 504, 505, 599, 600, 999] {
+            assert_eq!(
+                head(status, &[], false),
+                Outcome::failure().into(),
+                "{status}"
+            );
+            assert_eq!(
+                head(status, &[], true),
+                Outcome::failure().into(),
+                "{status}"
+            );
+        }
+        for status in [429, 503] {
+            assert_eq!(
+                head(status, &[], false),
+                Outcome::overload().into(),
+                "{status}"
+            );
+        }
+        for status in [101, 200, 204, 302, 400, 401, 404, 408, 409, 421, 425, 499] {
+            assert_eq!(head(status, &[], false), Verdict::Deferred, "{status}");
+            assert_eq!(
+                head(status, &[], true),
+                Outcome::success().into(),
+                "{status}"
+            );
+        }
+    }
+
+    // row 17
+    #[test]
+    fn only_429_and_503_say_when_to_come_back() {
+        for (status, obeyed) in [(429, true), (503, true), (500, false), (502, false)] {
+            let Verdict::Done(outcome) = head(status, &[("retry-after", "7")], false) else {
+                panic!("{status} is deferred");
+            };
+            let after = Pushback::After(Duration::from_secs(7));
+            assert_eq!(outcome.pushback() == after, obeyed, "{status}");
+            assert_eq!(outcome.sent(), Sent::Maybe);
+        }
+        assert_eq!(
+            head(200, &[("retry-after", "7")], true),
+            Outcome::success().into()
+        );
+    }
+
+    // scenario 11
+    #[test]
+    fn grpc_is_known_at_the_head_only_if_its_status_is_there() {
+        assert_eq!(head(200, &[GRPC], false), Verdict::Deferred);
+        for (code, outcome) in [("0", Outcome::success()), ("14", Outcome::failure())] {
+            let told = [GRPC, ("grpc-status", code)];
+            assert_eq!(head(200, &told, false), outcome.into());
+            assert_eq!(head(503, &told, true), outcome.into());
+        }
+        assert_eq!(head(200, &[GRPC], true), Outcome::failure().into());
+    }
+
+    #[test]
+    fn grpc_behind_a_proxy_that_answers_itself_is_judged_by_the_http_status() {
+        assert_eq!(head(503, &[GRPC], false), Outcome::overload().into());
+        assert_eq!(head(404, &[GRPC], true), Outcome::success().into());
+    }
+
+    #[test]
+    fn grpc_status_means_nothing_where_there_is_no_grpc() {
+        assert_eq!(
+            head(200, &[("grpc-status", "14")], true),
+            Outcome::success().into()
+        );
+    }
+
+    #[test]
+    fn the_end_of_grpc_is_what_its_trailers_say_and_a_failure_without_them() {
+        let ending = Ending::of(
+            StatusCode::OK,
+            &HeaderMap::from_iter([(http::header::CONTENT_TYPE, HeaderValue::from_static(GRPC.1))]),
+        );
+        for (code, class) in [
+            ("0", Class::Success),
+            ("14", Class::Failure),
+            ("8", Class::Overload),
+        ] {
+            let trailers = crate::script::grpc_status(code);
+            assert_eq!(ending.at_end(Some(&trailers)).class(), class, "{code}");
+        }
+        assert_eq!(ending.at_end(Some(&HeaderMap::new())), Outcome::failure());
+        assert_eq!(ending.at_end(None), Outcome::failure());
     }
 }
