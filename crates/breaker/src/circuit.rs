@@ -1,0 +1,338 @@
+//! The breaker itself: a phase in one atomic word, the windows that end it, and the gate that shows it.
+//!
+//! # The order of a transition
+//!
+//! 1. The phase, by compare-exchange. Who wins it has begun an epoch; who loses has done nothing and looks again.
+//! 2. The times of the epoch ([`Dated`]). Until they are there, the phase counts as not over.
+//! 3. The gate's word, with the epoch. Winners of successive epochs may come here in any order: the gate ignores what
+//!    is older than what it has, so it ends up saying what the last of them said.
+//!
+//! Between 1 and 3 the gate says what was before. While the breaker opens, calls still go through it that might as well
+//! have been a moment earlier; their tickets are of the old epoch, so their verdicts move nothing. While it closes, the
+//! gate still asks, and [`admit`](Circuit::admit) reads the phase. The other order would be wrong: who had raised the
+//! gate's flag and then lost the compare-exchange would leave a closed breaker with a gate that is shut.
+//!
+//! # The path of a healthy call
+//!
+//! Admission is the gate's, one load. The report never reads the phase: it counts under its ticket's epoch, where it
+//! disturbs no other ([`epoch`](crate::epoch)), and only a count that calls for a transition looks whether the ticket's
+//! epoch is still the phase's.
+
+use std::{sync::Arc, time::Duration};
+
+use tower_mesh_core::{
+    GateHandle, Instant, JudgeKind, Outcome, Rng, Shut, Standing, Ticket,
+    sync::{AtomicU64, Ordering},
+};
+
+use crate::{
+    epoch::Dated,
+    phase::{Phase, State},
+    policy::Policy,
+    run::Run,
+    transition::{Change, Reason},
+    window::{Rule, Tally},
+};
+
+#[derive(Debug)]
+pub(crate) struct Circuit {
+    policy: Arc<Policy>,
+    rng: Rng,
+    gate: GateHandle,
+    phase: AtomicU64,
+    /// When the state began.
+    since: Dated,
+    /// Open: until when. Half-open: when the lease of the newest probe ends.
+    until: Dated,
+    run: Run,
+    failures: Option<Rule>,
+    slow: Option<Rule>,
+}
+
+/// What a call finds that asks for admission.
+enum Way {
+    /// It goes through.
+    Free,
+    /// It is refused, until this time if that is known.
+    Shut(Option<Instant>),
+    /// It may become a probe, if it brings this phase about.
+    Probe(Phase),
+    /// It goes through with this chance.
+    Chance(f64),
+    /// It goes through, and the ramp is over if it brings this phase about.
+    Over(Phase),
+}
+
+impl Circuit {
+    pub(crate) fn new(policy: Arc<Policy>, rng: Rng, gate: GateHandle, now: Instant) -> Self {
+        Self {
+            rng,
+            gate,
+            phase: AtomicU64::new(Phase::START.pack()),
+            since: Dated::new(Phase::START.epoch, now),
+            until: Dated::new(Phase::START.epoch, Instant::NEVER),
+            run: Run::default(),
+            failures: policy.failure_rule(),
+            slow: policy.slow_rule(),
+            policy,
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        Phase::unpack(self.phase.load(Ordering::Acquire))
+    }
+
+    /// How open it would leave the gate.
+    pub(crate) fn standing(&self, now: Instant) -> Standing {
+        match self.way(self.phase(), now) {
+            Way::Free | Way::Over(_) => Standing::Open,
+            Way::Probe(_) | Way::Chance(_) => Standing::Limited,
+            Way::Shut(until) => Standing::Shut(shut(until)),
+        }
+    }
+
+    /// Admits a call, and says what that has changed.
+    pub(crate) fn admit(&self, now: Instant) -> (Result<Ticket, Shut>, Option<Change>) {
+        loop {
+            let phase = self.phase();
+            let admitted = Ok(Ticket::new(phase.epoch, false));
+            match self.way(phase, now) {
+                Way::Free => return (admitted, None),
+                Way::Shut(until) => return (Err(shut(until)), None),
+                Way::Chance(share) if self.rng.unit() < share => return (admitted, None),
+                Way::Chance(_) => return (Err(shut(None)), None),
+                Way::Over(next) => {
+                    if let Some(change) = self.step(phase, next, now, Reason::RampedUp) {
+                        return (Ok(Ticket::new(next.epoch, false)), Some(change));
+                    }
+                }
+                Way::Probe(next) if next.epoch == phase.epoch => {
+                    // The lease before the place: else the places of a moment ago might seem to have run out.
+                    self.until.set(phase.epoch, now + self.policy.lease());
+                    if self.swap(phase, next) {
+                        return (Ok(Ticket::new(next.epoch, true)), None);
+                    }
+                }
+                Way::Probe(next) => {
+                    if let Some(change) = self.step(phase, next, now, Reason::OpenTimeOver) {
+                        return (Ok(Ticket::new(next.epoch, true)), Some(change));
+                    }
+                }
+            }
+        }
+    }
+
+    fn way(&self, phase: Phase, now: Instant) -> Way {
+        let until = || self.until.get(phase.epoch);
+        let is_over = || until().is_some_and(|until| now >= until);
+        match phase.state {
+            State::Closed | State::ForcedClosed => Way::Free,
+            State::ForcedOpen => Way::Shut(None),
+            State::Open if is_over() => Way::Probe(phase.probe()),
+            State::Open => Way::Shut(until()),
+            State::HalfOpen => match phase.another_probe(&self.policy) {
+                Some(next) => Way::Probe(next),
+                None if is_over() => Way::Probe(phase.renew()),
+                // When a probe comes back is not known; the end of its lease would scare callers away for nothing.
+                None => Way::Shut(None),
+            },
+            State::Ramping => match self.policy.ramp_share(self.time_in(phase, now)) {
+                Some(share) => Way::Chance(share),
+                None => Way::Over(phase.enter(State::Closed)),
+            },
+        }
+    }
+
+    /// A call has ended; says what that has changed.
+    pub(crate) fn report(
+        &self,
+        ticket: Ticket,
+        outcome: Outcome,
+        latency: Duration,
+        now: Instant,
+    ) -> Option<Change> {
+        let failed = outcome.is_failure();
+        let slow = self.policy.is_slow(latency);
+        if ticket.is_probe() {
+            return self.settle(ticket, failed || slow, now);
+        }
+        let epoch = ticket.epoch();
+        // Each rule counts each call, so none may be skipped because another is broken.
+        let run = self.run.record(outcome, epoch);
+        let failures = is_broken(&self.failures, failed, epoch, now);
+        let slow = is_broken(&self.slow, slow, epoch, now);
+        if self.policy.too_many_in_a_row(run) {
+            self.trip(epoch, now, Reason::ConsecutiveFailures)
+        } else if failures {
+            self.trip(epoch, now, Reason::FailureRate)
+        } else if slow {
+            self.trip(epoch, now, Reason::SlowCallRate)
+        } else {
+            None
+        }
+    }
+
+    /// Opens, if the verdicts that call for it were given in the epoch that still is.
+    #[cold]
+    fn trip(&self, epoch: u32, now: Instant, reason: Reason) -> Option<Change> {
+        loop {
+            let phase = self.phase();
+            let remembered = match phase.state {
+                _ if phase.epoch != epoch => return None,
+                State::Closed => {
+                    let closed = self.time_in(phase, now);
+                    self.policy.remembered(phase.openings, closed)
+                }
+                State::Ramping => phase.openings,
+                _ => return None,
+            };
+            let change = self.step(phase, phase.open(remembered), now, reason);
+            if change.is_some() {
+                return change;
+            }
+        }
+    }
+
+    /// A probe has come back; it counts if its epoch still is.
+    #[cold]
+    fn settle(&self, ticket: Ticket, failed: bool, now: Instant) -> Option<Change> {
+        loop {
+            let phase = self.probing(ticket)?;
+            let next = phase.settle(failed, &self.policy);
+            if next.epoch == phase.epoch {
+                if self.swap(phase, next) {
+                    return None;
+                }
+                continue;
+            }
+            let reason = match next.state {
+                State::Open => Reason::ProbesFailed,
+                _ => Reason::ProbesSucceeded,
+            };
+            let change = self.step(phase, next, now, reason);
+            if change.is_some() {
+                return change;
+            }
+        }
+    }
+
+    /// A probe was abandoned: its place is free, if its epoch still is.
+    #[cold]
+    pub(crate) fn release(&self, ticket: Ticket) {
+        if !ticket.is_probe() {
+            return;
+        }
+        while let Some(phase) = self.probing(ticket) {
+            if self.swap(phase, phase.abandon()) {
+                return;
+            }
+        }
+    }
+
+    fn probing(&self, ticket: Ticket) -> Option<Phase> {
+        let phase = self.phase();
+        let is_current = phase.epoch == ticket.epoch() && phase.state == State::HalfOpen;
+        is_current.then_some(phase)
+    }
+
+    /// Brings it to `state` whatever it is in, with nothing remembered.
+    pub(crate) fn force(&self, state: State, now: Instant, reason: Reason) -> Change {
+        loop {
+            let phase = self.phase();
+            let next = Phase {
+                openings: 0,
+                ..phase.enter(state)
+            };
+            if let Some(change) = self.step(phase, next, now, reason) {
+                return change;
+            }
+        }
+    }
+
+    /// Lets go of it where it was forced.
+    pub(crate) fn release_force(&self, now: Instant) -> Option<Change> {
+        loop {
+            let phase = self.phase();
+            if !phase.state.is_forced() {
+                return None;
+            }
+            let change = self.step(phase, phase.enter(State::Closed), now, Reason::Released);
+            if change.is_some() {
+                return change;
+            }
+        }
+    }
+
+    /// A transition in its three steps; `None` if another came first.
+    #[cold]
+    fn step(&self, from: Phase, to: Phase, now: Instant, reason: Reason) -> Option<Change> {
+        if !self.swap(from, to) {
+            return None;
+        }
+        let since = match from.state == to.state {
+            true => self.since.get(from.epoch).unwrap_or(now),
+            false => now,
+        };
+        self.since.set(to.epoch, since);
+        let until = match to.state {
+            State::Open => now + self.policy.open_time(to.openings, self.rng.unit()),
+            State::HalfOpen => now + self.policy.lease(),
+            _ => Instant::NEVER,
+        };
+        self.until.set(to.epoch, until);
+        self.gate.set_epoch(to.epoch, to.state.limits());
+        Some(Change {
+            from: from.state,
+            to: to.state,
+            epoch: to.epoch,
+            at: now,
+            reason,
+        })
+    }
+
+    fn swap(&self, from: Phase, to: Phase) -> bool {
+        self.phase
+            .compare_exchange(from.pack(), to.pack(), Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    fn time_in(&self, phase: Phase, now: Instant) -> Duration {
+        self.since
+            .get(phase.epoch)
+            .map_or(Duration::ZERO, |since| now.since(since))
+    }
+
+    /// When `phase` began.
+    pub(crate) fn since(&self, phase: Phase) -> Option<Instant> {
+        self.since.get(phase.epoch)
+    }
+
+    /// Until when it stays open, if it is.
+    pub(crate) fn open_until(&self, phase: Phase) -> Option<Instant> {
+        let is_open = phase.state == State::Open;
+        is_open.then(|| self.until.get(phase.epoch)).flatten()
+    }
+
+    pub(crate) fn run(&self, phase: Phase) -> u32 {
+        self.run.length(phase.epoch)
+    }
+
+    pub(crate) fn failures(&self, phase: Phase, now: Instant) -> Option<Tally> {
+        let rule = self.failures.as_ref()?;
+        Some(rule.tally(phase.epoch, now))
+    }
+
+    pub(crate) fn slow(&self, phase: Phase, now: Instant) -> Option<Tally> {
+        let rule = self.slow.as_ref()?;
+        Some(rule.tally(phase.epoch, now))
+    }
+}
+
+fn is_broken(rule: &Option<Rule>, against: bool, epoch: u32, now: Instant) -> bool {
+    rule.as_ref()
+        .is_some_and(|rule| rule.is_broken_by(against, epoch, now))
+}
+
+fn shut(until: Option<Instant>) -> Shut {
+    Shut::new(JudgeKind::Breaker, until)
+}

@@ -1,0 +1,176 @@
+//! Rates: what share of the latest calls counted against whoever is judged.
+
+mod buckets;
+mod calls;
+
+use std::{
+    num::{NonZeroU16, NonZeroU32},
+    time::Duration,
+};
+
+use tower_mesh_core::{Instant, Ratio};
+
+use self::{buckets::Buckets, calls::LastCalls};
+
+/// The calls over which rates are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window(Span);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Span {
+    Calls(NonZeroU16),
+    Time(Duration),
+}
+
+impl Window {
+    /// The last `calls` calls, however long ago they were.
+    ///
+    /// It slides: each call pushes out the one that ended `calls` calls ago. It takes a quarter of a byte a call.
+    pub const fn last(calls: NonZeroU16) -> Self {
+        Self(Span::Calls(calls))
+    }
+
+    /// The calls of the last `time`, which moves on in tenths; 10 ms to 24 h, what is outside is cut off.
+    ///
+    /// It takes 80 bytes, however many calls there are.
+    pub fn over(time: Duration) -> Self {
+        const LEAST: Duration = Duration::from_millis(10);
+        const MOST: Duration = Duration::from_secs(24 * 3600);
+        Self(Span::Time(time.clamp(LEAST, MOST)))
+    }
+}
+
+/// How many calls are in a window, and how many of them counted against whoever is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Tally {
+    /// All calls.
+    pub calls: u32,
+    /// Those that counted against it.
+    pub against: u32,
+}
+
+impl Tally {
+    /// The share that counted against it, if there was any call.
+    pub fn rate(&self) -> Option<f64> {
+        (self.calls > 0).then(|| f64::from(self.against) / f64::from(self.calls))
+    }
+}
+
+/// A share of the calls in a window that may not be reached.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    ring: Ring,
+    min_calls: u32,
+    share: Share,
+}
+
+/// Both count per epoch: what is recorded under an older one neither shows nor disturbs, and a new one starts cold
+/// without a single write.
+#[derive(Debug)]
+enum Ring {
+    Calls(LastCalls),
+    Time(Buckets),
+}
+
+impl Rule {
+    pub(crate) fn new(window: Window, min_calls: NonZeroU32, share: Share) -> Self {
+        let (ring, most) = match window.0 {
+            Span::Calls(calls) => (Ring::Calls(LastCalls::new(calls)), calls.get().into()),
+            Span::Time(time) => (Ring::Time(Buckets::new(time)), Buckets::SURELY_COUNTED),
+        };
+        Self {
+            ring,
+            min_calls: min_calls.get().min(most),
+            share,
+        }
+    }
+
+    /// Counts a call, and says whether it breaks the rule: only one that counts against can.
+    ///
+    /// Calls that end at the same instant on several processors may not see each other; then the next one that counts
+    /// against breaks the rule.
+    pub(crate) fn is_broken_by(&self, against: bool, epoch: u32, now: Instant) -> bool {
+        match &self.ring {
+            Ring::Calls(calls) => calls.record(against, epoch),
+            Ring::Time(buckets) => buckets.record(against, epoch, now),
+        }
+        against && self.is_broken(epoch, now)
+    }
+
+    #[cold]
+    fn is_broken(&self, epoch: u32, now: Instant) -> bool {
+        let tally = self.tally(epoch, now);
+        tally.calls >= self.min_calls && self.share.is_reached(tally.against, tally.calls)
+    }
+
+    pub(crate) fn tally(&self, epoch: u32, now: Instant) -> Tally {
+        match &self.ring {
+            Ring::Calls(calls) => calls.tally(epoch),
+            Ring::Time(buckets) => buckets.tally(epoch, now),
+        }
+    }
+}
+
+/// A share in billionths: 7 of 100 reach 7 %, which they do not in binary fractions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share(u64);
+
+const WHOLE: f64 = 1e9;
+
+impl Share {
+    pub(crate) fn new(ratio: Ratio) -> Self {
+        Self((ratio.get() * WHOLE).round() as u64)
+    }
+
+    pub(crate) fn is_reached(self, part: u32, whole: u32) -> bool {
+        u64::from(part) * WHOLE as u64 >= self.0 * u64::from(whole)
+    }
+}
+
+#[cfg(all(test, not(mesh_loom)))]
+mod tests {
+    use super::*;
+
+    const NOW: Instant = Instant::from_nanos(1 << 60);
+
+    fn rule(window: Window, min_calls: u32) -> Rule {
+        let min_calls = NonZeroU32::new(min_calls).expect("no test asks for none");
+        Rule::new(window, min_calls, Share::new(Ratio::percent(50)))
+    }
+
+    #[test]
+    fn shares_are_exact_where_binary_fractions_are_not() {
+        let (hundred, seven_percent) = (100.0, Ratio::percent(7).get());
+        assert!(hundred * seven_percent > 7.0, "else a float would do");
+        for percent in 1..=100u8 {
+            let share = Share::new(Ratio::percent(percent));
+            assert!(share.is_reached(percent.into(), 100));
+            assert!(!share.is_reached(u32::from(percent) - 1, 100));
+        }
+    }
+
+    #[test]
+    fn a_minimum_that_the_window_cannot_hold_is_cut_off() {
+        let rule = rule(Window::last(NonZeroU16::new(4).unwrap()), 1_000);
+        let broken: Vec<_> = (0..4).map(|_| rule.is_broken_by(true, 0, NOW)).collect();
+        assert_eq!(broken, [false, false, false, true]);
+    }
+
+    #[test]
+    fn a_success_breaks_no_rule() {
+        let rule = rule(Window::over(Duration::from_secs(10)), 2);
+        assert!(!rule.is_broken_by(true, 0, NOW));
+        assert!(!rule.is_broken_by(false, 0, NOW));
+        assert!(rule.is_broken_by(true, 0, NOW));
+    }
+
+    #[test]
+    fn absurd_windows_are_cut_off() {
+        for time in [Duration::ZERO, Duration::MAX] {
+            let rule = rule(Window::over(time), 1);
+            assert!(rule.is_broken_by(true, 0, NOW));
+            assert!(rule.is_broken_by(true, 0, Instant::NEVER));
+        }
+    }
+}
