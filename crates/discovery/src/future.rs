@@ -1,0 +1,160 @@
+//! A call that waits for the first answer, if there has been none.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tower_mesh_core::{
+    BoxError, Instant, Resolution,
+    frame::{self, Call, Phase},
+};
+use tower_service::Service;
+
+use crate::watch::Watch;
+
+pin_project! {
+    /// The future of [`Discovered`](crate::Discovered).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it abandons the call; the look-up goes on for the others.
+    pub struct ResponseFuture<S, Req>
+    where
+        S: Service<Req>,
+    {
+        #[pin]
+        call: Call,
+        #[pin]
+        state: State<S, Req, S::Future>,
+        watch: Arc<Watch>,
+        wait: Duration,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, Req, F> {
+        Held { held: Option<(S, Req)>, waiting: Option<Waiting> },
+        Called { #[pin] future: F },
+    }
+}
+
+/// For the first answer. On the heap, like what it waits with: only the first calls of a service come here.
+struct Waiting {
+    since: Instant,
+    resolved: Pin<Box<dyn Future<Output = Resolution> + Send>>,
+}
+
+impl<S, Req> ResponseFuture<S, Req>
+where
+    S: Service<Req>,
+{
+    pub(crate) fn new(inner: S, request: Req, watch: Arc<Watch>, wait: Duration) -> Self {
+        Self {
+            call: Call::new(),
+            state: State::Held {
+                held: Some((inner, request)),
+                waiting: None,
+            },
+            watch,
+            wait,
+        }
+    }
+}
+
+impl<S, Req> Future for ResponseFuture<S, Req>
+where
+    S: Service<Req>,
+    S::Error: Into<BoxError>,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let (mut state, watch, wait) = (this.state, &**this.watch, *this.wait);
+        this.call.poll_joined(watch.clock(), cx, |cx| {
+            loop {
+                match state.as_mut().project() {
+                    StateProj::Called { future } => {
+                        return future.poll(cx).map_err(Into::into);
+                    }
+                    StateProj::Held { held, waiting } => {
+                        ready!(watch.poll_found(waiting, wait, cx))?;
+                        let (inner, _) = held.as_mut().expect("held until it is called");
+                        ready!(inner.poll_ready(cx)).map_err(Into::into)?;
+                        let (mut inner, request) = held.take().expect("held until now");
+                        let future = inner.call(request);
+                        state.set(State::Called { future });
+                    }
+                }
+            }
+        })
+    }
+}
+
+impl Watch {
+    /// Ready when the service is found; fails if there is none, or if it is not known in time.
+    fn poll_found(
+        &self,
+        waiting: &mut Option<Waiting>,
+        limit: Duration,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), BoxError>> {
+        match self.resolution() {
+            Resolution::Found if waiting.is_none() => return Poll::Ready(Ok(())),
+            Resolution::Absent => return Poll::Ready(Err(self.absent())),
+            Resolution::Found | Resolution::Pending => {}
+        }
+        self.poll_waiting(waiting, limit, cx)
+    }
+
+    #[cold]
+    fn poll_waiting(
+        &self,
+        waiting: &mut Option<Waiting>,
+        limit: Duration,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), BoxError>> {
+        let Waiting { since, resolved } = waiting.get_or_insert_with(|| {
+            let since = frame::now(self.clock());
+            frame::enter(Phase::Discovery, since);
+            let endpoints = self.endpoints().clone();
+            let resolved = Box::pin(async move { endpoints.resolved().await });
+            Waiting { since, resolved }
+        });
+        let deadline = frame::deadline();
+        let until = deadline.unwrap_or(*since + limit);
+        if let Poll::Ready(resolution) = resolved.as_mut().poll(cx) {
+            *waiting = None;
+            frame::enter(Phase::Attempt, frame::now(self.clock()));
+            return Poll::Ready(match resolution {
+                Resolution::Absent => Err(self.absent()),
+                Resolution::Found | Resolution::Pending => Ok(()),
+            });
+        }
+        if frame::fired(until) {
+            let limit = deadline.is_none().then_some(limit);
+            return Poll::Ready(Err(self.unresolved(limit)));
+        }
+        frame::wake_at(until);
+        Poll::Pending
+    }
+}
+
+impl<S, Req> fmt::Debug for ResponseFuture<S, Req>
+where
+    S: Service<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture")
+            .field("service", self.watch.endpoints().service())
+            .field("called", &matches!(self.state, State::Called { .. }))
+            .finish()
+    }
+}
