@@ -1,1 +1,61 @@
-//! .
+//! A service mesh inside the process: tower layers that find a service's endpoints, spread calls over them, leave alone
+//! what fails, try again what may be tried again, and keep every call within its time.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use tower_mesh::Mesh;
+//!
+//! let mesh = Mesh::from_file("mesh.toml").start().await?;
+//! let orders = mesh.service("orders")?;
+//! let response = orders.get("/orders/42").await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Mesh`] is the one entry point: it checks its configuration, starts its parts in the right order, and ends them in
+//! the right order. [`MeshService`] is a tower service, so anything that takes one takes it. Every layer it is composed
+//! of is public and works alone, in the module of its name.
+
+pub use tower_mesh_balance as balance;
+pub use tower_mesh_breaker as breaker;
+pub use tower_mesh_core as core;
+pub use tower_mesh_discovery as discovery;
+pub use tower_mesh_http as http;
+pub use tower_mesh_limit as limit;
+pub use tower_mesh_retry as retry;
+
+mod builder;
+mod call;
+pub mod config;
+mod error;
+mod lifecycle;
+mod mesh;
+mod metrics;
+mod observe;
+mod policy;
+mod service;
+mod shutdown;
+mod stack;
+pub mod status;
+mod tasks;
+
+pub use tower_mesh_core::{Endpoint, Instance, MemoryRegistry, ServiceName};
+pub use tower_mesh_http::Body;
+
+pub use self::{
+    builder::MeshBuilder,
+    config::{Config, ConfigError},
+    error::{Error, StartError},
+    lifecycle::{Component, Lifecycle, Start},
+    mesh::Mesh,
+    policy::{BreakerPolicy, LimitPolicy, Policy, RetryPolicy},
+    service::{MeshLayer, MeshService},
+    shutdown::ShutdownError,
+    stack::{ResponseBody, ResponseFuture},
+    status::Status,
+};
+
+/// The README, whose examples have to compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -1,0 +1,377 @@
+//! Building and starting a mesh.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use tower_mesh_core::{
+    Clock, MemoryRegistry, Recorder, Register, Registration, Resolve, Rng, ServiceName,
+    metrics::NoRecorder,
+};
+use tower_mesh_discovery::{Discovery, Static};
+use tower_mesh_http::HttpEndpoints;
+
+use crate::{
+    config::{Config, DiscoveryKind, Operation},
+    error::StartError,
+    lifecycle::{Component, Lifecycle, Stage, Start},
+    mesh::{Core, Mesh},
+    policy::Policy,
+    tasks::Tasks,
+};
+
+/// Builds a [`Mesh`]: every part has a default and can be replaced.
+///
+/// Nothing runs and nothing is checked before [`start`](Self::start), so parts can be given in any order.
+#[must_use = "a mesh does nothing until it is started"]
+pub struct MeshBuilder {
+    name: String,
+    config: Result<Config, crate::ConfigError>,
+    clock: Clock,
+    rng: Rng,
+    recorder: Arc<dyn Recorder>,
+    discovery: Option<Arc<dyn Resolve>>,
+    registry: Option<Arc<dyn Register>>,
+    defaults: Option<Policy>,
+    policies: BTreeMap<String, Policy>,
+    connect_timeout: Option<Duration>,
+    components: Vec<(Start, Arc<dyn Component>)>,
+}
+
+impl MeshBuilder {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            config: Ok(Config::default()),
+            clock: Clock::default(),
+            rng: Rng::default(),
+            recorder: Arc::new(NoRecorder::default()),
+            discovery: None,
+            registry: None,
+            defaults: None,
+            policies: BTreeMap::new(),
+            connect_timeout: None,
+            components: Vec::new(),
+        }
+    }
+
+    pub(crate) fn from_file(file: &Path) -> Self {
+        Self::new("").with_config(Config::from_file(file))
+    }
+
+    fn with_config(mut self, config: Result<Config, crate::ConfigError>) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Takes what a configuration says; what is said on the builder goes before it.
+    pub fn config(self, config: Config) -> Self {
+        self.with_config(Ok(config))
+    }
+
+    /// Finds services here; the default is the embedded registry.
+    pub fn discovery(mut self, source: impl Resolve) -> Self {
+        self.discovery = Some(Arc::new(source));
+        self
+    }
+
+    /// Announces instances here; the default is the embedded registry.
+    pub fn registry(mut self, registry: impl Register) -> Self {
+        self.registry = Some(Arc::new(registry));
+        self
+    }
+
+    /// Sets the policy of every service that has none of its own.
+    pub fn defaults(mut self, policy: Policy) -> Self {
+        self.defaults = Some(policy);
+        self
+    }
+
+    /// Sets the policy of one service.
+    pub fn policy(mut self, service: &str, policy: Policy) -> Self {
+        self.policies.insert(service.to_owned(), policy);
+        self
+    }
+
+    /// How long a connection may take to be made; the default is 1 s, as linkerd's.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// Records metrics here; the default records nothing, and costs nothing.
+    pub fn recorder(mut self, recorder: impl Recorder) -> Self {
+        self.recorder = Arc::new(recorder);
+        self
+    }
+
+    /// Takes time from here: for tests and simulation.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Takes chance from here: for tests and simulation.
+    pub fn rng(mut self, rng: Rng) -> Self {
+        self.rng = rng;
+        self
+    }
+
+    /// Starts a part of your own with the mesh, after the mesh's own part of that stage.
+    pub fn component(mut self, start: Start, component: impl Component) -> Self {
+        self.components.push((start, Arc::new(component)));
+        self
+    }
+
+    /// Checks everything, then starts discovery, breakers, health and monitoring, in that order.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] says what is wrong, or which part did not start; what had been started has then been stopped
+    /// again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, what it has started is stopped.
+    pub async fn start(self) -> Result<Mesh, StartError> {
+        let plan = self.validate()?;
+        let tasks = Tasks::new()
+            .ok_or_else(|| StartError::new("a mesh has to be started on a tokio runtime"))?;
+        let started = Started::new(tasks.clone());
+        plan.run(tasks, started).await
+    }
+
+    fn validate(self) -> Result<Plan, StartError> {
+        let config = self
+            .config
+            .map_err(|error| StartError::new("the configuration is invalid").caused_by(error))?;
+        let name = match (self.name.as_str(), &config.service) {
+            ("", Some(name)) => name.clone(),
+            ("", None) => return Err(StartError::new("the mesh has no name: set `service`")),
+            (name, _) => checked(name)?,
+        };
+        let base = self.defaults.unwrap_or_default();
+        let defaults = config.defaults.over(&base);
+        let mut policies: HashMap<ServiceName, Policy> = config
+            .services
+            .iter()
+            .map(|(name, service)| (name.clone(), service.over(&defaults)))
+            .collect();
+        for (name, policy) in self.policies {
+            policies.insert(checked(&name)?, policy);
+        }
+        for (name, policy) in policies
+            .iter()
+            .map(|(name, policy)| (name.as_str(), policy))
+            .chain([("defaults", &defaults)])
+        {
+            policy.validate().map_err(|error| {
+                StartError::new(format!("the policy of {name} is invalid")).caused_by(error)
+            })?;
+        }
+        if self
+            .connect_timeout
+            .is_some_and(|timeout| timeout.is_zero())
+        {
+            return Err(StartError::new("connect_timeout must be above zero"));
+        }
+        let operations = config
+            .services
+            .iter()
+            .map(|(name, service)| {
+                (
+                    name.clone(),
+                    service.operations.clone().into_iter().collect(),
+                )
+            })
+            .collect();
+        let embedded = MemoryRegistry::with_clock(self.clock.clone());
+        let source = self
+            .discovery
+            .unwrap_or_else(|| match config.discovery.kind {
+                DiscoveryKind::Memory => Arc::new(embedded.clone()),
+                DiscoveryKind::Static => Arc::new(static_source(&config)),
+            });
+        Ok(Plan {
+            name,
+            clock: self.clock,
+            rng: self.rng,
+            recorder: self.recorder,
+            source,
+            registry: self.registry.unwrap_or_else(|| Arc::new(embedded)),
+            negative_ttl: config.discovery.negative_ttl,
+            empty_grace: config.discovery.empty_grace,
+            defaults,
+            policies,
+            operations,
+            connect_timeout: self.connect_timeout,
+            components: self.components,
+        })
+    }
+}
+
+fn checked(name: &str) -> Result<ServiceName, StartError> {
+    ServiceName::new(name).map_err(|error| StartError::new("a name is invalid").caused_by(error))
+}
+
+fn static_source(config: &Config) -> Static {
+    config
+        .discovery
+        .endpoints
+        .iter()
+        .fold(Static::new(), |source, (name, endpoints)| {
+            source.service(
+                name.clone(),
+                endpoints.iter().map(|endpoint| endpoint.endpoint()),
+            )
+        })
+}
+
+impl fmt::Debug for MeshBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeshBuilder")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What was checked and can be started.
+struct Plan {
+    name: ServiceName,
+    clock: Clock,
+    rng: Rng,
+    recorder: Arc<dyn Recorder>,
+    source: Arc<dyn Resolve>,
+    registry: Arc<dyn Register>,
+    negative_ttl: Option<Duration>,
+    empty_grace: Option<Duration>,
+    defaults: Policy,
+    policies: HashMap<ServiceName, Policy>,
+    operations: HashMap<ServiceName, HashMap<String, Operation>>,
+    connect_timeout: Option<Duration>,
+    components: Vec<(Start, Arc<dyn Component>)>,
+}
+
+impl Plan {
+    async fn run(mut self, tasks: Tasks, mut started: Started) -> Result<Mesh, StartError> {
+        tracing::info!(service = %self.name, "mesh starting");
+        let stage = Arc::new(Stage::new());
+        let now = self.clock.now();
+
+        let (discovery, driver) = self.discovery();
+        tasks.spawn(driver);
+        started
+            .components(&mut self.components, Start::Discovery)
+            .await?;
+
+        // Breakers are made with the endpoints they judge; here only what a user adds has to be started.
+        started
+            .components(&mut self.components, Start::Breakers)
+            .await?;
+        started
+            .components(&mut self.components, Start::Health)
+            .await?;
+        started
+            .components(&mut self.components, Start::Monitoring)
+            .await?;
+
+        let connect = HttpEndpoints::new(tasks.executor());
+        let connect = match self.connect_timeout {
+            Some(timeout) => connect.connect_timeout(timeout),
+            None => connect,
+        };
+        let core = Core {
+            name: self.name,
+            clock: self.clock,
+            rng: self.rng,
+            recorder: self.recorder,
+            stage,
+            discovery,
+            registry: self.registry,
+            connect,
+            defaults: self.defaults,
+            policies: self.policies,
+            operations: self.operations,
+            started_at: now,
+            started: tokio::sync::Mutex::new(started),
+            tasks,
+        };
+        core.stage.advance(Lifecycle::Running);
+        Ok(Mesh::new(Arc::new(core)))
+    }
+
+    fn discovery(&self) -> (Discovery, tower_mesh_discovery::Driver) {
+        let mut discovery = Discovery::builder(Arc::clone(&self.source))
+            .clock(self.clock.clone())
+            .rng(self.rng.clone());
+        if let Some(ttl) = self.negative_ttl {
+            discovery = discovery.negative_ttl(ttl);
+        }
+        if let Some(grace) = self.empty_grace {
+            discovery = discovery.empty_grace(grace);
+        }
+        discovery.build()
+    }
+}
+
+/// What has been started; dropped, it stops all of it, the last first.
+pub(crate) struct Started {
+    tasks: Tasks,
+    components: Vec<Arc<dyn Component>>,
+    pub(crate) registrations: Vec<Arc<Registration>>,
+}
+
+impl Started {
+    fn new(tasks: Tasks) -> Self {
+        Self {
+            tasks,
+            components: Vec::new(),
+            registrations: Vec::new(),
+        }
+    }
+
+    /// Starts the users' components of `start`, in the order in which they were given.
+    async fn components(
+        &mut self,
+        components: &mut [(Start, Arc<dyn Component>)],
+        start: Start,
+    ) -> Result<(), StartError> {
+        for (_, component) in components.iter().filter(|(at, _)| *at == start) {
+            if let Err(error) = component.start().await {
+                let name = component.name().to_owned();
+                tracing::error!(component = name, %error, "mesh does not start");
+                self.stop().await;
+                return Err(StartError::new(format!("{name} did not start")).caused_by(error));
+            }
+            self.components.push(Arc::clone(component));
+        }
+        Ok(())
+    }
+
+    /// Stops all of it, the last first, and waits until nothing runs. Dropped half-way, it can be called again.
+    pub(crate) async fn stop(&mut self) {
+        while let Some(component) = self.components.last() {
+            component.stop().await;
+            self.components.pop();
+        }
+        self.tasks.stop().await;
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.tasks.cancel();
+        let components = std::mem::take(&mut self.components);
+        if !components.is_empty() {
+            self.tasks.finish(async move {
+                for component in components.iter().rev() {
+                    component.stop().await;
+                }
+            });
+        }
+    }
+}

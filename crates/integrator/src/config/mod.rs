@@ -1,0 +1,287 @@
+//! The configuration of a mesh: a TOML file or code, checked as a whole before anything starts.
+//!
+//! Every key is optional; what is not said keeps its [default](crate::Policy). Durations are texts such as `"500ms"` or
+//! `"2s"`, shares are numbers between 0 and 1. A key that does not exist, a duration of zero, a share above 1 and
+//! settings that contradict each other are errors that name the key and the line.
+//!
+//! ```toml
+//! service = "storefront"            # the name of this process in the mesh
+//!
+//! [discovery]
+//! kind = "static"                   # "memory" (the default), or "static" with the endpoints below
+//! negative_ttl = "3s"               # how long an unknown service is not looked up again
+//! empty_grace = "30s"               # how long the last endpoints are held when an answer has none
+//!
+//! [discovery.endpoints]
+//! orders = [{ address = "127.0.0.1:8081" }, { address = "127.0.0.1:8082", weight = 3 }]
+//!
+//! [defaults]                        # for every service
+//! timeout = "10s"
+//! balance = "best-of-three"
+//! retry = { attempts = 3, per_try_timeout = "2s", budget = 0.1 }
+//!
+//! [services.orders]                 # for one service, over the defaults
+//! timeout = "2s"
+//!
+//! [services.orders.operations.GetOrder]
+//! method = "GET"
+//! path = "/orders/current"
+//! timeout = "500ms"
+//! ```
+
+mod error;
+mod value;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::Path,
+    time::Duration,
+};
+
+use serde::Deserialize;
+use tower_mesh_balance::Strategy;
+use tower_mesh_core::{Endpoint, Ratio, ServiceName, Weight};
+
+pub use self::error::ConfigError;
+use crate::policy::Policy;
+
+/// Everything that can be said in a configuration file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    #[serde(deserialize_with = "value::name")]
+    pub(crate) service: Option<ServiceName>,
+    pub(crate) discovery: DiscoveryConfig,
+    pub(crate) defaults: ServiceConfig,
+    #[serde(deserialize_with = "value::names")]
+    pub(crate) services: BTreeMap<ServiceName, ServiceConfig>,
+}
+
+/// `[discovery]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DiscoveryConfig {
+    pub(crate) kind: DiscoveryKind,
+    #[serde(deserialize_with = "value::time")]
+    pub(crate) negative_ttl: Option<Duration>,
+    #[serde(deserialize_with = "value::time_or_zero")]
+    pub(crate) empty_grace: Option<Duration>,
+    #[serde(deserialize_with = "value::names")]
+    pub(crate) endpoints: BTreeMap<ServiceName, Vec<EndpointConfig>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum DiscoveryKind {
+    #[default]
+    Memory,
+    Static,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EndpointConfig {
+    address: SocketAddr,
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    weight: Option<u16>,
+    #[serde(default)]
+    zone: Option<String>,
+    #[serde(default)]
+    tags: Vec<String>,
+}
+
+impl EndpointConfig {
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        let mut endpoint = Endpoint::new(self.address);
+        if let Some(id) = &self.id {
+            endpoint = endpoint.with_id(id);
+        }
+        if let Some(weight) = self.weight {
+            endpoint = endpoint.with_weight(Weight::new(weight));
+        }
+        if let Some(zone) = &self.zone {
+            endpoint = endpoint.with_zone(zone);
+        }
+        self.tags
+            .iter()
+            .fold(endpoint, |endpoint, tag| endpoint.with_tag(tag))
+    }
+}
+
+/// `[defaults]` and `[services.NAME]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ServiceConfig {
+    #[serde(deserialize_with = "value::time")]
+    timeout: Option<Duration>,
+    #[serde(deserialize_with = "value::strategy")]
+    balance: Option<Strategy>,
+    retry: RetryConfig,
+    breaker: BreakerConfig,
+    limit: LimitConfig,
+    pub(crate) operations: BTreeMap<String, Operation>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RetryConfig {
+    attempts: Option<NonZeroU32>,
+    #[serde(deserialize_with = "value::time")]
+    per_try_timeout: Option<Duration>,
+    #[serde(deserialize_with = "value::ratio")]
+    budget: Option<Ratio>,
+    min_per_second: Option<u32>,
+    #[serde(deserialize_with = "value::time")]
+    backoff: Option<Duration>,
+    #[serde(deserialize_with = "value::time")]
+    max_backoff: Option<Duration>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct BreakerConfig {
+    consecutive_failures: Option<NonZeroU32>,
+    #[serde(deserialize_with = "value::ratio")]
+    failure_rate: Option<Ratio>,
+    #[serde(deserialize_with = "value::time")]
+    open_for: Option<Duration>,
+    #[serde(deserialize_with = "value::time")]
+    max_open: Option<Duration>,
+    service: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LimitConfig {
+    max_in_flight: Option<NonZeroUsize>,
+    queue: Option<usize>,
+    #[serde(deserialize_with = "value::time")]
+    max_wait: Option<Duration>,
+}
+
+/// How an operation of a service is called; `[services.NAME.operations.OPERATION]`.
+///
+/// Without an entry, operation `Op` is `POST /Op`, and is not idempotent.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Operation {
+    #[serde(deserialize_with = "value::method", default = "post")]
+    pub(crate) method: http::Method,
+    #[serde(deserialize_with = "value::path", default)]
+    pub(crate) path: Option<http::uri::PathAndQuery>,
+    #[serde(default)]
+    pub(crate) idempotent: bool,
+    #[serde(deserialize_with = "value::time", default)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+fn post() -> http::Method {
+    http::Method::POST
+}
+
+impl Config {
+    /// Reads a configuration from the text of a TOML file.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names the key and the line of what is wrong, and for a key that does not exist the nearest one
+    /// that does.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self =
+            toml::from_str(text).map_err(|error| ConfigError::syntax(text, &error))?;
+        config.validate().map_err(|error| error.locate(text))?;
+        Ok(config)
+    }
+
+    /// Reads a configuration from a TOML file.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse), and if the file cannot be read.
+    pub fn from_file(file: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let file = file.as_ref();
+        let text =
+            std::fs::read_to_string(file).map_err(|error| ConfigError::file(file, &error))?;
+        Self::parse(&text).map_err(|error| error.in_file(file))
+    }
+
+    /// What holds between several keys; each key alone was checked when it was read.
+    fn validate(&self) -> Result<(), ConfigError> {
+        if !self.defaults.operations.is_empty() {
+            return Err(ConfigError::at(
+                "defaults.operations",
+                "an operation belongs to a service: move it below [services.NAME.operations]",
+            ));
+        }
+        if self.discovery.kind != DiscoveryKind::Static && !self.discovery.endpoints.is_empty() {
+            return Err(ConfigError::at(
+                "discovery.endpoints",
+                "only `kind = \"static\"` takes endpoints",
+            ));
+        }
+        let defaults = self.defaults.over(&Policy::default());
+        self.defaults
+            .validate(&defaults)
+            .map_err(|error| error.beneath("defaults"))?;
+        for (name, service) in &self.services {
+            service
+                .validate(&service.over(&defaults))
+                .map_err(|error| error.beneath(&format!("services.{name}")))?;
+        }
+        Ok(())
+    }
+}
+
+impl ServiceConfig {
+    /// Checks what is said here, and the `policy` that comes of it.
+    fn validate(&self, policy: &Policy) -> Result<(), ConfigError> {
+        // An attempt gets what the call has left anyway, so a default may be longer; who writes both means something.
+        if let (Some(timeout), Some(per_try)) = (self.timeout, self.retry.per_try_timeout)
+            && per_try > timeout
+        {
+            return Err(ConfigError::at(
+                "retry.per_try_timeout",
+                format!("an attempt cannot take longer ({per_try:?}) than its call ({timeout:?})"),
+            ));
+        }
+        policy.validate()
+    }
+
+    /// The policy `base` with what is said here in place of what it says.
+    pub(crate) fn over(&self, base: &Policy) -> Policy {
+        let mut policy = base.clone();
+        set(&mut policy.timeout, self.timeout);
+        set(&mut policy.balance, self.balance);
+        let (retry, to) = (&self.retry, &mut policy.retry);
+        set(&mut to.attempts, retry.attempts);
+        set(&mut to.per_try_timeout, retry.per_try_timeout.map(Some));
+        set(&mut to.budget, retry.budget);
+        set(&mut to.min_per_second, retry.min_per_second);
+        set(&mut to.backoff, retry.backoff);
+        set(&mut to.max_backoff, retry.max_backoff);
+        let (breaker, to) = (&self.breaker, &mut policy.breaker);
+        set(&mut to.consecutive_failures, breaker.consecutive_failures);
+        set(&mut to.failure_rate, breaker.failure_rate);
+        set(&mut to.open_for, breaker.open_for);
+        set(&mut to.max_open, breaker.max_open);
+        set(&mut to.service, breaker.service);
+        let (limit, to) = (&self.limit, &mut policy.limit);
+        set(&mut to.max_in_flight, limit.max_in_flight);
+        set(&mut to.queue, limit.queue);
+        set(&mut to.max_wait, limit.max_wait);
+        policy
+    }
+}
+
+fn set<T: Clone>(to: &mut T, said: Option<T>) {
+    if let Some(said) = said {
+        *to = said;
+    }
+}
+
+#[cfg(test)]
+mod tests;

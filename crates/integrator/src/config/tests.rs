@@ -1,0 +1,104 @@
+use super::*;
+
+fn refused(text: &str) -> String {
+    Config::parse(text)
+        .expect_err("it was accepted")
+        .to_string()
+}
+
+#[test]
+fn the_example_of_the_documentation_is_valid() {
+    let docs = include_str!("mod.rs");
+    let example: String = docs
+        .lines()
+        .skip_while(|line| *line != "//! ```toml")
+        .skip(1)
+        .take_while(|line| *line != "//! ```")
+        .map(|line| format!("{}\n", line.trim_start_matches("//!").trim_start()))
+        .collect();
+    let config = Config::parse(&example).unwrap();
+    let orders = ServiceName::new("orders").unwrap();
+    assert_eq!(config.discovery.endpoints[&orders].len(), 2);
+    let policy = config.services[&orders].over(&config.defaults.over(&Policy::default()));
+    assert_eq!(policy.timeout, Duration::from_secs(2));
+    assert_eq!(policy.retry.per_try_timeout, Some(Duration::from_secs(2)));
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_valid_one_and_its_line() {
+    assert_eq!(
+        refused("service = \"shop\"\n\n[defaults]\ntimout = \"2s\"\n"),
+        "configuration, line 4, `defaults.timout`: `timout` does not exist, did you mean `timeout`? \
+         (there are timeout, balance, retry, breaker, limit, operations)"
+    );
+    assert!(refused("[discovery]\nkind = \"statik\"").contains("did you mean `static`?"));
+}
+
+#[test]
+fn values_that_cannot_be_are_refused_where_they_stand() {
+    for (text, says) in [
+        (
+            "defaults.timeout = \"0s\"",
+            "line 1, `defaults.timeout`: a duration must be above zero",
+        ),
+        ("defaults.timeout = \"-1s\"", "is no duration"),
+        ("defaults.timeout = \"10\"", "is no duration"),
+        (
+            "defaults.timeout = \"99999999999999999999s\"",
+            "is no duration",
+        ),
+        ("defaults.timeout = \"400days\"", "longer than a year"),
+        (
+            "defaults.timeout = 10",
+            "`defaults.timeout`: invalid type: integer `10`, expected a string",
+        ),
+        ("defaults.retry.budget = 1.5", "must be between 0 and 1"),
+        ("defaults.retry.budget = nan", "must be between 0 and 1"),
+        ("defaults.retry.attempts = 0", "`defaults.retry.attempts`"),
+        (
+            "defaults.limit.max_in_flight = 0",
+            "`defaults.limit.max_in_flight`",
+        ),
+        (
+            "defaults.balance = \"magic\"",
+            "one of best-of-three, peak-ewma",
+        ),
+        ("service = \"a/b\"", "'/' is not allowed"),
+        ("[services.\"a b\"]", "' ' is not allowed"),
+        (
+            "discovery.endpoints.a = [{ address = \"here\" }]",
+            "`discovery.endpoints.a.address`",
+        ),
+        (
+            "discovery.endpoints.a = [{ address = \"127.0.0.1:1\", weight = -1 }]",
+            "weight",
+        ),
+        (
+            "services.a.operations.x.path = \"x\"",
+            "must start with a slash",
+        ),
+        (
+            "services.a.operations.x.method = \"G T\"",
+            "is no HTTP method",
+        ),
+        ("[defaults", "line 1"),
+    ] {
+        let error = refused(text);
+        assert!(error.contains(says), "{text}: {error}");
+    }
+}
+
+#[test]
+fn settings_that_contradict_each_other_are_refused_by_key_and_line() {
+    let error = refused("[services.a]\ntimeout = \"1s\"\n\nretry.per_try_timeout = \"2s\"\n");
+    assert!(
+        error.starts_with("configuration, line 4, `services.a.retry.per_try_timeout`: "),
+        "{error}"
+    );
+    assert!(
+        refused("defaults.retry = { backoff = \"2s\", max_backoff = \"1s\" }")
+            .contains("defaults.retry.max_backoff")
+    );
+    assert!(refused("[defaults.operations.x]").contains("belongs to a service"));
+    assert!(refused("discovery.endpoints.a = []").contains("kind = \"static\""));
+}

@@ -1,0 +1,115 @@
+//! How single values are read: each refuses what it cannot be, so that the error carries its place in the file.
+
+use std::{collections::BTreeMap, fmt::Display, time::Duration};
+
+use serde::{Deserialize, Deserializer, de::Error};
+use tower_mesh_balance::Strategy;
+use tower_mesh_core::{Ratio, ServiceName};
+
+/// More is a slip of the unit.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Reads a text and understands it with `parse`.
+fn text<'de, D, T, E>(de: D, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    E: Display,
+{
+    let text = String::deserialize(de)?;
+    parse(&text).map_err(D::Error::custom)
+}
+
+/// A duration above zero.
+pub(super) fn time<'de, D: Deserializer<'de>>(de: D) -> Result<Option<Duration>, D::Error> {
+    let time = duration(de)?;
+    if time.is_zero() {
+        return Err(D::Error::custom("a duration must be above zero"));
+    }
+    Ok(Some(time))
+}
+
+/// A duration that may be zero.
+pub(super) fn time_or_zero<'de, D: Deserializer<'de>>(de: D) -> Result<Option<Duration>, D::Error> {
+    duration(de).map(Some)
+}
+
+fn duration<'de, D: Deserializer<'de>>(de: D) -> Result<Duration, D::Error> {
+    text(de, |text| {
+        let time = humantime::parse_duration(text).map_err(|error| {
+            format!("{text:?} is no duration: {error}; write \"500ms\" or \"2s\"")
+        })?;
+        if time > LONGEST {
+            return Err(format!("{text:?} is longer than a year"));
+        }
+        Ok(time)
+    })
+}
+
+/// A share between 0 and 1.
+pub(super) fn ratio<'de, D: Deserializer<'de>>(de: D) -> Result<Option<Ratio>, D::Error> {
+    let share = f64::deserialize(de)?;
+    Ratio::new(share).map(Some).map_err(D::Error::custom)
+}
+
+/// The name of a service.
+pub(super) fn name<'de, D: Deserializer<'de>>(de: D) -> Result<Option<ServiceName>, D::Error> {
+    text(de, ServiceName::new).map(Some)
+}
+
+/// A table whose keys are names of services.
+pub(super) fn names<'de, D, T>(de: D) -> Result<BTreeMap<ServiceName, T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    BTreeMap::<String, T>::deserialize(de)?
+        .into_iter()
+        .map(|(name, value)| Ok((ServiceName::new(&name)?, value)))
+        .collect::<Result<_, tower_mesh_core::InvalidName>>()
+        .map_err(D::Error::custom)
+}
+
+/// The name of a balancing strategy.
+pub(super) fn strategy<'de, D: Deserializer<'de>>(de: D) -> Result<Option<Strategy>, D::Error> {
+    const NAMES: [(&str, Strategy); 5] = [
+        ("best-of-three", Strategy::BestOfThree),
+        ("peak-ewma", Strategy::PeakEwma),
+        ("least-in-flight", Strategy::LeastInFlight),
+        ("round-robin", Strategy::RoundRobin),
+        ("weighted", Strategy::Weighted),
+    ];
+    text(de, |text| {
+        NAMES
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, strategy)| Some(*strategy))
+            .ok_or_else(|| {
+                format!(
+                    "{text:?} is no strategy, but one of {}",
+                    NAMES.map(|(name, _)| name).join(", ")
+                )
+            })
+    })
+}
+
+/// An HTTP method.
+pub(super) fn method<'de, D: Deserializer<'de>>(de: D) -> Result<http::Method, D::Error> {
+    text(de, |text| {
+        text.parse::<http::Method>()
+            .map_err(|_| format!("{text:?} is no HTTP method"))
+    })
+}
+
+/// A path that starts with a slash, with or without a query.
+pub(super) fn path<'de, D: Deserializer<'de>>(
+    de: D,
+) -> Result<Option<http::uri::PathAndQuery>, D::Error> {
+    text(de, |text| {
+        if !text.starts_with('/') {
+            return Err(format!("{text:?} is no path: it must start with a slash"));
+        }
+        text.parse()
+            .map(Some)
+            .map_err(|error| format!("{text:?} is no path: {error}"))
+    })
+}

@@ -1,0 +1,287 @@
+//! A running mesh.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tower_mesh_core::{
+    Clock, Health, Instance, Instant, Kind, Recorder, Refusal, Register, RegisterError,
+    Registration, Rng, ServiceName,
+};
+use tower_mesh_discovery::Discovery;
+use tower_mesh_http::HttpEndpoints;
+
+use crate::{
+    builder::{MeshBuilder, Started},
+    config::Operation,
+    error::Error,
+    lifecycle::{Lifecycle, Stage},
+    policy::Policy,
+    service::{MeshLayer, MeshService, State},
+    shutdown::ShutdownError,
+    status::Status,
+    tasks::Tasks,
+};
+
+/// The mesh as one process sees it: finds services, calls them, and is found by them.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use tower_mesh::Mesh;
+///
+/// let mesh = Mesh::from_file("mesh.toml").start().await?;
+/// let response = mesh.service("orders")?.get("/orders/42").await?;
+/// println!("{}\n{}", response.status(), mesh.status());
+/// mesh.shutdown(Duration::from_secs(10)).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Clone
+///
+/// A clone is the same mesh. It runs until [`shutdown`](Self::shutdown), or until the last clone of it and of every
+/// [`MeshService`] made by it is dropped.
+#[derive(Clone)]
+pub struct Mesh {
+    core: Arc<Core>,
+    services: Arc<Services>,
+}
+
+/// What every service of the mesh shares. Nothing in it knows the services, so nothing here goes in a circle.
+pub(crate) struct Core {
+    pub(crate) name: ServiceName,
+    pub(crate) clock: Clock,
+    pub(crate) rng: Rng,
+    pub(crate) recorder: Arc<dyn Recorder>,
+    pub(crate) stage: Arc<Stage>,
+    pub(crate) discovery: Discovery,
+    pub(crate) registry: Arc<dyn Register>,
+    pub(crate) connect: HttpEndpoints,
+    pub(crate) defaults: Policy,
+    pub(crate) policies: HashMap<ServiceName, Policy>,
+    pub(crate) operations: HashMap<ServiceName, HashMap<String, Operation>>,
+    pub(crate) tasks: Tasks,
+    pub(crate) started_at: Instant,
+    /// Async, because stopping waits; taken by whoever shuts down.
+    pub(crate) started: tokio::sync::Mutex<Started>,
+}
+
+/// The services that are in use. Never locked on the path of a call: a [`MeshService`] holds its own.
+#[derive(Default)]
+pub(crate) struct Services(Mutex<HashMap<ServiceName, Arc<State>>>);
+
+/// More services than that at once is no use of a mesh, but somebody calling services by names out of requests.
+const MOST_SERVICES: usize = 10_000;
+
+impl Mesh {
+    /// Begins a mesh for the process that is `service` to others.
+    pub fn builder(service: &str) -> MeshBuilder {
+        MeshBuilder::new(service)
+    }
+
+    /// Begins a mesh as a [configuration file](crate::Config) says; what is wrong with it is the error of
+    /// [`start`](MeshBuilder::start).
+    pub fn from_file(file: impl AsRef<Path>) -> MeshBuilder {
+        MeshBuilder::from_file(file.as_ref())
+    }
+
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self {
+            core,
+            services: Arc::default(),
+        }
+    }
+
+    /// The name of this process in the mesh.
+    pub fn name(&self) -> &ServiceName {
+        &self.core.name
+    }
+
+    /// A client of a service: a tower service for `http::Request<Body>`, cheap to clone and to keep.
+    ///
+    /// The service is looked up in the background from now on; it need not exist yet.
+    ///
+    /// # Errors
+    ///
+    /// If the name is invalid, the mesh is shutting down, or 10,000 services are in use.
+    pub fn service(&self, service: &str) -> Result<MeshService, Error> {
+        let state = self.state(service)?;
+        Ok(state.client().clone())
+    }
+
+    /// A layer that turns any HTTP client into a client of a service: each endpoint is called by a clone of the client,
+    /// with the endpoint's address in the request's URI.
+    ///
+    /// ```no_run
+    /// # fn example(mesh: tower_mesh::Mesh) -> Result<(), tower_mesh::Error> {
+    /// use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+    /// use tower::ServiceBuilder;
+    ///
+    /// let client = Client::builder(TokioExecutor::new()).build_http::<tower_mesh::Body>();
+    /// let orders = ServiceBuilder::new()
+    ///     .layer(mesh.layer("orders")?)
+    ///     .service(client);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`service`](Self::service).
+    pub fn layer(&self, service: &str) -> Result<MeshLayer, Error> {
+        Ok(MeshLayer::new(self.state(service)?))
+    }
+
+    fn state(&self, service: &str) -> Result<Arc<State>, Error> {
+        let name = match ServiceName::new(service) {
+            Ok(name) => name,
+            // The error has to name a service, and this text cannot.
+            Err(invalid) => return Err(Error::new(&self.core.name, invalid.into())),
+        };
+        if !self.core.stage.is_open() {
+            return Err(Error::refused(&name, Refusal::local(Kind::ShuttingDown)));
+        }
+        self.services.get_or_make(&name, &self.core)
+    }
+
+    /// How a call of an operation is made.
+    pub(crate) fn operation(&self, service: &ServiceName, operation: &str) -> Option<&Operation> {
+        self.core.operations.get(service)?.get(operation)
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.core.clock
+    }
+
+    /// Announces an instance of a service, and keeps it announced until [`shutdown`](Self::shutdown): heartbeats are
+    /// sent three times in each TTL.
+    ///
+    /// # Errors
+    ///
+    /// If the registry refuses or cannot be reached.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, the instance may stay registered until its TTL has passed.
+    pub async fn register(&self, instance: Instance) -> Result<(), RegisterError> {
+        let (id, ttl) = (instance.endpoint().id().to_owned(), instance.ttl());
+        let registration = Arc::new(self.core.registry.register(instance).await?);
+        tracing::info!(service = %registration.instance().service(), id, "registered");
+        if let Some(ttl) = ttl {
+            let registration = Arc::downgrade(&registration);
+            self.core
+                .tasks
+                .spawn(keep_alive(self.core.clock.clone(), registration, ttl));
+        }
+        let mut started = self.core.started.lock().await;
+        started.registrations.push(registration);
+        Ok(())
+    }
+
+    /// The state of the mesh as it is now.
+    pub fn status(&self) -> Status {
+        Status::of(&self.core, self.services.all())
+    }
+
+    /// Ends the mesh: refuses new calls, takes this process out of the registry, waits until the calls in flight have
+    /// ended, and stops everything that it runs.
+    ///
+    /// # Errors
+    ///
+    /// [`ShutdownError`] if calls had to be cut off after `limit`, or the registry did not let this process go. The mesh
+    /// has ended all the same, within `limit` and one second.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, the mesh refuses new calls and goes on as far as it has come; called again, it ends it.
+    pub async fn shutdown(&self, limit: Duration) -> Result<(), ShutdownError> {
+        crate::shutdown::shutdown(&self.core, &self.services, limit).await
+    }
+}
+
+/// Tells the registry that an instance lives, as long as it is registered.
+async fn keep_alive(clock: Clock, registration: std::sync::Weak<Registration>, ttl: Duration) {
+    loop {
+        clock.sleep(ttl / 3).await;
+        let Some(registration) = registration.upgrade() else {
+            return;
+        };
+        if let Err(error) = registration.heartbeat(Health::Passing).await {
+            tracing::warn!(id = registration.instance().endpoint().id(), %error, "heartbeat failed");
+        }
+    }
+}
+
+impl Services {
+    fn get_or_make(&self, name: &ServiceName, core: &Arc<Core>) -> Result<Arc<State>, Error> {
+        let mut services = self.lock();
+        if let Some(state) = services.get(name) {
+            return Ok(Arc::clone(state));
+        }
+        if services.len() >= MOST_SERVICES {
+            services.retain(|_, state| Arc::strong_count(state) > 1);
+        }
+        if services.len() >= MOST_SERVICES {
+            let full = Refusal::local(Kind::Overloaded)
+                .with_context(format!("{MOST_SERVICES} services are in use at once"));
+            return Err(Error::refused(name, full));
+        }
+        let state = Arc::new(State::new(name, core));
+        services.insert(name.clone(), Arc::clone(&state));
+        Ok(state)
+    }
+
+    /// All of them, by name.
+    pub(crate) fn all(&self) -> Vec<Arc<State>> {
+        let mut all: Vec<_> = self.lock().values().cloned().collect();
+        all.sort_by(|a, b| a.name().cmp(b.name()));
+        all
+    }
+
+    /// Calls that have begun and not ended, to the end of their bodies.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.lock().values().map(|state| state.in_flight()).sum()
+    }
+
+    /// Lets go of all services: their connections end with the last client that a user holds.
+    pub(crate) fn clear(&self) {
+        let services = std::mem::take(&mut *self.lock());
+        drop(services); // Outside the lock: a service's drop is user code.
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ServiceName, Arc<State>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Core {
+    pub(crate) fn policy(&self, service: &ServiceName) -> &Policy {
+        self.policies.get(service).unwrap_or(&self.defaults)
+    }
+}
+
+impl fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mesh")
+            .field("name", &self.core.name)
+            .field("lifecycle", &self.lifecycle())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Mesh {
+    /// Where it stands.
+    pub fn lifecycle(&self) -> Lifecycle {
+        self.core.stage.get()
+    }
+
+    /// How many background tasks it runs: discovery, heartbeats, connections. Zero after a shutdown.
+    pub fn tasks(&self) -> usize {
+        self.core.tasks.running()
+    }
+}

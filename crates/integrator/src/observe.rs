@@ -1,0 +1,180 @@
+//! The outermost layer: it opens the frame of a call, counts, and turns what comes out into the one error.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
+use tower_mesh_core::{
+    BoxError, Clock, Instant, Kind, Refusal, ServiceName,
+    frame::{self, Call},
+};
+use tower_service::Service;
+
+use crate::{
+    error::Error,
+    lifecycle::{Lifecycle, Stage},
+    metrics::Metrics,
+};
+
+/// What the outermost layer knows of the service.
+#[derive(Debug)]
+pub(crate) struct Scope {
+    pub(crate) service: ServiceName,
+    pub(crate) clock: Clock,
+    pub(crate) stage: Arc<Stage>,
+    pub(crate) metrics: Metrics,
+}
+
+impl Scope {
+    fn shutting_down(&self) -> Error {
+        Error::refused(&self.service, Refusal::local(Kind::ShuttingDown))
+    }
+
+    /// A call that fails after the mesh has stopped was cut off, whatever the layers saw of that.
+    fn error(&self, error: BoxError) -> Error {
+        if self.stage.get() != Lifecycle::Stopped {
+            return Error::new(&self.service, error);
+        }
+        let cut_off = Refusal::local(Kind::ShuttingDown).maybe_sent();
+        Error::refused(&self.service, cut_off.with_context(error.to_string()))
+    }
+}
+
+/// Wraps the stack of a service.
+#[derive(Clone, Debug)]
+pub(crate) struct ObserveLayer(pub(crate) Arc<Scope>);
+
+impl<S> tower_layer::Layer<S> for ObserveLayer {
+    type Service = Observe<S>;
+
+    fn layer(&self, inner: S) -> Observe<S> {
+        Observe {
+            inner,
+            scope: Arc::clone(&self.0),
+        }
+    }
+}
+
+/// See [`ObserveLayer`].
+#[derive(Clone, Debug)]
+pub(crate) struct Observe<S> {
+    inner: S,
+    scope: Arc<Scope>,
+}
+
+impl<S> Observe<S> {
+    /// The service beneath.
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.inner
+    }
+}
+
+impl<S, Req> Service<Req> for Observe<S>
+where
+    S: Service<Req, Error = BoxError>,
+{
+    type Response = S::Response;
+    type Error = Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if !self.scope.stage.is_open() {
+            return Poll::Ready(Err(self.scope.shutting_down()));
+        }
+        self.inner
+            .poll_ready(cx)
+            .map_err(|error| Error::new(&self.scope.service, error))
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        // Ready once does not mean for ever: a mesh that drains meanwhile takes no new call.
+        let inner = self.scope.stage.is_open().then(|| self.inner.call(request));
+        ResponseFuture {
+            inner,
+            counted: Counted {
+                scope: Arc::clone(&self.scope),
+                began: None,
+            },
+            span: tracing::trace_span!("call", service = self.scope.service.as_str()),
+            call: Call::new(),
+        }
+    }
+}
+
+pin_project! {
+    /// The whole of a call: dropping it ends the call.
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        // None: refused before it began.
+        #[pin]
+        inner: Option<F>,
+        counted: Counted,
+        span: tracing::Span,
+        #[pin]
+        call: Call,
+    }
+}
+
+impl<F, T> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<T, BoxError>>,
+{
+    type Output = Result<T, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let _entered = this.span.enter();
+        let counted = this.counted;
+        let Some(mut inner) = this.inner.as_pin_mut() else {
+            return Poll::Ready(Err(counted.scope.shutting_down()));
+        };
+        let clock = counted.scope.clock.clone();
+        this.call.poll(&clock, cx, |cx| {
+            counted.begin(&clock);
+            let result = match inner.as_mut().poll(cx) {
+                Poll::Ready(result) => result,
+                Poll::Pending => return Poll::Pending,
+            };
+            Poll::Ready(counted.end(&clock, result))
+        })
+    }
+}
+
+/// Counts a call once it is polled, and its end however it comes.
+#[derive(Debug)]
+struct Counted {
+    scope: Arc<Scope>,
+    began: Option<Instant>,
+}
+
+impl Counted {
+    fn begin(&mut self, clock: &Clock) {
+        if self.began.is_none() {
+            self.began = Some(frame::now(clock));
+            self.scope.metrics.begin();
+        }
+    }
+
+    fn end<T>(&mut self, clock: &Clock, result: Result<T, BoxError>) -> Result<T, Error> {
+        let result = result.map_err(|error| self.scope.error(error));
+        if let Some(began) = self.began.take() {
+            let took = frame::now(clock).since(began);
+            self.scope
+                .metrics
+                .end(took, result.as_ref().err().map(Error::kind));
+        }
+        result
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if self.began.is_some() {
+            self.scope.metrics.abandoned();
+        }
+    }
+}

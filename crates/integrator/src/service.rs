@@ -1,0 +1,254 @@
+//! The client of one service.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Method, Request, Uri, uri::PathAndQuery};
+use tower_layer::Layer;
+use tower_mesh_core::{BoxError, Endpoint, Endpoints, NewService, ServiceName};
+use tower_mesh_http::{Addressed, AddressedShared, Body, HttpClient};
+use tower_service::Service;
+
+use crate::{
+    error::Error,
+    mesh::Core,
+    stack::{Layers, ResponseBody, ResponseFuture, Stack},
+};
+
+/// One service of the mesh: its state, shared by all its clients.
+pub(crate) struct State {
+    layers: Layers,
+    endpoints: Endpoints,
+    /// Keeps the mesh running as long as a client is held.
+    core: Arc<Core>,
+    /// The client over hyper; made when it is first asked for, since a user's own client may be all there is.
+    client: OnceLock<Stack<Addressed<HttpClient>>>,
+}
+
+impl State {
+    pub(crate) fn new(name: &ServiceName, core: &Arc<Core>) -> Self {
+        let endpoints = core.discovery.endpoints(name);
+        Self {
+            layers: Layers::new(name, &endpoints, core),
+            endpoints,
+            core: Arc::clone(core),
+            client: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &ServiceName {
+        self.endpoints.service()
+    }
+
+    pub(crate) fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    pub(crate) fn layers(&self) -> &Layers {
+        &self.layers
+    }
+
+    /// Calls that have begun and not ended, to the end of their bodies.
+    pub(crate) fn in_flight(&self) -> u64 {
+        // A call that waits for discovery has no permit yet, and a body that is still read is no call any more.
+        let calls = self.layers.scope.metrics.counts().in_flight;
+        calls.max(self.layers.permits().in_use as u64)
+    }
+
+    pub(crate) fn client(self: &Arc<Self>) -> MeshService {
+        let stack = self
+            .client
+            .get_or_init(|| self.layers.over(self.core.connect.clone()));
+        MeshService {
+            stack: stack.clone(),
+            timeout: self.layers.timeout,
+            state: Arc::clone(self),
+        }
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("name", self.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A client of one service of the mesh.
+///
+/// It is a tower service for `http::Request<Body>`: the path of the request's URI says what is asked for, the mesh
+/// chooses the endpoint and sets scheme and authority. Found by [`Mesh::service`](crate::Mesh::service) over hyper, or
+/// made by [`MeshLayer`] over a client of your own.
+///
+/// What happens to a call, outermost first: it is counted and traced; it gets its deadline; it waits for the first
+/// answer of the registry; it takes a permit; it is tried, and tried again elsewhere if it may be; each attempt picks
+/// the best of three endpoints whose breakers let it through.
+///
+/// # Clone
+///
+/// A clone shares everything: endpoints, breakers, budget, limit. Cloning is a few reference counts.
+///
+/// # Errors
+///
+/// Always [`Error`]; a response of any status is no error.
+///
+/// # Cancel safety
+///
+/// Dropping a call's future ends the call: its permit, its place in a queue and a probe are given back, and it says
+/// nothing against the endpoint.
+pub struct MeshService<S = Addressed<HttpClient>> {
+    stack: Stack<S>,
+    timeout: Duration,
+    state: Arc<State>,
+}
+
+impl<S> MeshService<S> {
+    /// The service that it calls.
+    pub fn name(&self) -> &ServiceName {
+        self.state.name()
+    }
+
+    /// How long a call may take, until its response begins.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The endpoints of the service as they are now.
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.state.endpoints
+    }
+}
+
+impl<S: Clone> MeshService<S> {
+    /// The same client, whose calls take no longer than `timeout`.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self {
+            stack: self.state.layers.with_timeout(&self.stack, timeout),
+            timeout,
+            state: Arc::clone(&self.state),
+        }
+    }
+}
+
+impl<S, B> MeshService<S>
+where
+    S: Service<Request<Body>, Response = http::Response<B>> + Clone,
+    S::Error: Into<BoxError>,
+    B: http_body::Body,
+    B::Error: Into<BoxError>,
+{
+    /// Asks for `path`, which starts with a slash and may hold a query.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], also if `path` is none.
+    pub async fn get(&self, path: &str) -> Result<http::Response<ResponseBody<B>>, Error> {
+        let path: PathAndQuery = path
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| Error::new(self.name(), error.into()))?;
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = Uri::from(path);
+        self.send(request).await
+    }
+
+    /// Sends `request`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn send(
+        &self,
+        request: Request<Body>,
+    ) -> Result<http::Response<ResponseBody<B>>, Error> {
+        let mut this = self.clone();
+        std::future::poll_fn(|cx| this.poll_ready(cx)).await?;
+        this.call(request).await
+    }
+}
+
+impl<S, B> Service<Request<Body>> for MeshService<S>
+where
+    S: Service<Request<Body>, Response = http::Response<B>> + Clone,
+    S::Error: Into<BoxError>,
+    B: http_body::Body,
+    B::Error: Into<BoxError>,
+{
+    type Response = http::Response<ResponseBody<B>>;
+    type Error = Error;
+    type Future = ResponseFuture<S>;
+
+    /// Ready at once, unless the mesh is shutting down.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.stack.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        self.stack.call(request)
+    }
+}
+
+impl<S: Clone> Clone for MeshService<S> {
+    fn clone(&self) -> Self {
+        Self {
+            stack: self.stack.clone(),
+            timeout: self.timeout,
+            state: Arc::clone(&self.state),
+        }
+    }
+}
+
+impl<S> fmt::Debug for MeshService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeshService")
+            .field("name", self.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Turns a client into a client of one service of the mesh; made by [`Mesh::layer`](crate::Mesh::layer).
+///
+/// # Clone
+///
+/// All clients made by it and its clones share one state.
+#[derive(Clone, Debug)]
+pub struct MeshLayer {
+    state: Arc<State>,
+}
+
+impl MeshLayer {
+    pub(crate) fn new(state: Arc<State>) -> Self {
+        Self { state }
+    }
+
+    /// Calls each endpoint by the service that `endpoints` makes for it, with the request's URI left as it is: for a
+    /// connection or a client of its own for each endpoint.
+    pub fn over<N>(&self, endpoints: N) -> MeshService<N::Service>
+    where
+        N: NewService<Endpoint> + Send + Sync + 'static,
+        N::Service: Clone + Send + Sync + 'static,
+    {
+        MeshService {
+            stack: self.state.layers.over(endpoints),
+            timeout: self.state.layers.timeout,
+            state: Arc::clone(&self.state),
+        }
+    }
+}
+
+impl<S> Layer<S> for MeshLayer
+where
+    S: Clone + Send + Sync + 'static,
+{
+    type Service = MeshService<Addressed<S>>;
+
+    fn layer(&self, client: S) -> Self::Service {
+        self.over(AddressedShared::new(client))
+    }
+}

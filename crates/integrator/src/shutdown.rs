@@ -1,0 +1,125 @@
+//! The end of a mesh: refuse, deregister, drain, stop.
+
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+
+use tower_mesh_core::{Clock, Instant};
+
+use crate::{
+    builder::Started,
+    lifecycle::Lifecycle,
+    mesh::{Core, Services},
+};
+
+/// How often a drain looks whether the calls have ended; counting them to wake it would cost each call.
+const LOOK: Duration = Duration::from_millis(5);
+/// What stopping the parts may take beyond the limit, all together.
+const STOP: Duration = Duration::from_secs(1);
+
+/// Ends the mesh. Each step may be repeated, so a shutdown that was dropped half-way is taken up by the next.
+pub(crate) async fn shutdown(
+    core: &Core,
+    services: &Services,
+    limit: Duration,
+) -> Result<(), ShutdownError> {
+    let clock = &core.clock;
+    let end = clock.now() + limit;
+    core.stage.advance(Lifecycle::Draining);
+    // A second caller waits here, and finds everything done.
+    let mut started = core.started.lock().await;
+    let registered = deregister(&mut started, clock, end).await;
+    let cut_off = drain(services, clock, end).await;
+    core.discovery.shutdown();
+    core.stage.advance(Lifecycle::Stopped);
+    services.clear();
+    let stopped = before(clock, clock.now() + STOP, started.stop()).await;
+    if cut_off == 0 && registered == 0 && stopped.is_some() {
+        return Ok(());
+    }
+    Err(ShutdownError {
+        cut_off,
+        registered,
+        running: core.tasks.running(),
+    })
+}
+
+/// Takes this process out of the registry; answers how many instances the registry did not let go.
+async fn deregister(started: &mut Started, clock: &Clock, end: Instant) -> usize {
+    let mut left = 0;
+    while let Some(registration) = started.registrations.pop() {
+        // The heartbeat may hold it for the moment of an upgrade; then it goes by its drop.
+        let Some(registration) = Arc::into_inner(registration) else {
+            continue;
+        };
+        let id = registration.instance().endpoint().id().to_owned();
+        match before(clock, end, registration.deregister()).await {
+            Some(Ok(())) => tracing::info!(id, "deregistered"),
+            Some(Err(error)) => {
+                tracing::warn!(id, %error, "cannot deregister");
+                left += 1;
+            }
+            None => {
+                tracing::warn!(id, "the registry does not answer");
+                left += 1;
+            }
+        }
+    }
+    left
+}
+
+/// Waits until no call is in flight; answers how many are when the time is up.
+async fn drain(services: &Services, clock: &Clock, end: Instant) -> u64 {
+    loop {
+        let in_flight = services.in_flight();
+        let now = clock.now();
+        if in_flight == 0 || now >= end {
+            return in_flight;
+        }
+        clock.sleep_until((now + LOOK).min(end)).await;
+    }
+}
+
+/// What `future` gives, if it does before `end`.
+async fn before<T>(clock: &Clock, end: Instant, future: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        out = future => Some(out),
+        () = clock.sleep_until(end) => None,
+    }
+}
+
+/// A mesh has ended, but not as it should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShutdownError {
+    cut_off: u64,
+    registered: usize,
+    running: usize,
+}
+
+impl ShutdownError {
+    /// Calls that were still in flight when the time was up.
+    pub fn cut_off(&self) -> u64 {
+        self.cut_off
+    }
+
+    /// Instances that the registry did not let go: it forgets them when their TTL has passed.
+    pub fn still_registered(&self) -> usize {
+        self.registered
+    }
+
+    /// Background tasks that did not end.
+    pub fn still_running(&self) -> usize {
+        self.running
+    }
+}
+
+impl fmt::Display for ShutdownError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the mesh has ended with {} calls cut off, {} instances still registered, {} tasks still running",
+            self.cut_off, self.registered, self.running
+        )
+    }
+}
+
+impl std::error::Error for ShutdownError {}

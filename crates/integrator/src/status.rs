@@ -1,0 +1,355 @@
+//! The state of a mesh, for people and for machines.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use serde::{Serialize, Serializer};
+use tower_mesh_breaker::Breaker;
+use tower_mesh_core::{Endpoint, Instant, JudgeKind, Resolution, Standing};
+
+use crate::{lifecycle::Lifecycle, mesh::Core, service::State, stack::Layers};
+
+/// A mesh as it was at one moment. It prints as a table and serialises as JSON; durations are in milliseconds.
+///
+/// It holds names, addresses and numbers, no metadata and no secrets; who may see it is up to whoever serves it.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Status {
+    /// The name of this process in the mesh.
+    pub name: String,
+    /// Where the mesh stands.
+    pub lifecycle: Lifecycle,
+    /// How long ago it was started.
+    #[serde(rename = "up_ms", serialize_with = "millis")]
+    pub up: Duration,
+    /// Background tasks that run.
+    pub tasks: usize,
+    /// The services in use, by name.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// One service in a [`Status`].
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// What discovery knows of it.
+    pub discovery: DiscoveryStatus,
+    /// Calls begun.
+    pub calls: u64,
+    /// Calls that have not ended.
+    pub in_flight: u64,
+    /// Calls that failed at an endpoint, or ran out of time or attempts.
+    pub failed: u64,
+    /// Calls that the mesh refused before any endpoint could fail them.
+    pub refused: u64,
+    /// Calls whose caller went away.
+    pub abandoned: u64,
+    /// The retry budget.
+    pub retries: RetryStatus,
+    /// The limit of calls in flight.
+    pub limit: LimitStatus,
+    /// The breaker of the service as a whole, if it has one.
+    pub breaker: Option<BreakerStatus>,
+    /// Its endpoints, in discovery's order.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// What discovery knows of a service.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct DiscoveryStatus {
+    /// The source that answers.
+    pub source: String,
+    /// What it has said: `pending`, `found` or `absent`.
+    pub resolution: &'static str,
+    /// How many sets of endpoints it has published.
+    pub revision: u64,
+    /// How long ago it last answered, if it ever did.
+    #[serde(rename = "age_ms", serialize_with = "maybe_millis")]
+    pub age: Option<Duration>,
+    /// Whether older endpoints are held, because the last answer had too few to be believed.
+    pub suspect: bool,
+    /// The last error, if the last answer was one.
+    pub error: Option<String>,
+}
+
+/// The retry budget of a service.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct RetryStatus {
+    /// Retries made.
+    pub made: u64,
+    /// Retries that the budget refused.
+    pub refused: u64,
+    /// Retries it would allow now.
+    pub balance: f64,
+}
+
+/// The limit of calls in flight of a service.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct LimitStatus {
+    /// Calls that may run.
+    pub limit: usize,
+    /// Calls that run, to the end of their bodies.
+    pub in_use: usize,
+    /// Calls that wait.
+    pub waiting: usize,
+    /// Calls it refused.
+    pub refused: u64,
+}
+
+/// A breaker.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct BreakerStatus {
+    /// Its state.
+    pub state: String,
+    /// When it may close, if it is open.
+    #[serde(rename = "retry_after_ms", serialize_with = "maybe_millis")]
+    pub retry_after: Option<Duration>,
+    /// How often it has opened.
+    pub opened: u64,
+}
+
+/// One endpoint of a service.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct EndpointStatus {
+    /// Its id in the registry.
+    pub id: String,
+    /// Where it listens.
+    pub address: String,
+    /// Its share of the traffic.
+    pub weight: u16,
+    /// The zone it runs in.
+    pub zone: Option<String>,
+    /// How open its gate is: `open`, `limited`, or `shut by` and the judge.
+    pub gate: String,
+    /// Its breaker.
+    pub breaker: Option<BreakerStatus>,
+    /// Attempts that have not ended.
+    pub in_flight: u32,
+    /// Attempts made.
+    pub attempts: u64,
+    /// Attempts that counted against it.
+    pub failures: u64,
+    /// The share of successes, weighted to the last second, 0 to 1.
+    pub success: f32,
+    /// Its mean latency, weighted to the last second.
+    pub latency_ms: Option<f32>,
+}
+
+impl Status {
+    pub(crate) fn of(core: &Core, services: Vec<Arc<State>>) -> Self {
+        let now = core.clock.now();
+        let discovered = core.discovery.status();
+        Self {
+            name: core.name.to_string(),
+            lifecycle: core.stage.get(),
+            up: now.since(core.started_at),
+            tasks: core.tasks.running(),
+            services: services
+                .iter()
+                .map(|state| {
+                    service(
+                        state,
+                        discovered.iter().find(|d| d.service == *state.name()),
+                        now,
+                    )
+                })
+                .collect(),
+        }
+    }
+}
+
+fn service(
+    state: &State,
+    discovered: Option<&tower_mesh_discovery::ServiceStatus>,
+    now: Instant,
+) -> ServiceStatus {
+    let layers = state.layers();
+    let counts = layers.scope.metrics.counts();
+    let budget = layers.budget();
+    let permits = layers.permits();
+    ServiceStatus {
+        name: state.name().to_string(),
+        discovery: discovery(state, discovered),
+        calls: counts.calls,
+        in_flight: state.in_flight(),
+        failed: counts.failed,
+        refused: counts.refused,
+        abandoned: counts.abandoned,
+        retries: RetryStatus {
+            made: budget.withdrawals,
+            refused: budget.refused,
+            balance: budget.balance,
+        },
+        limit: LimitStatus {
+            limit: permits.limit,
+            in_use: permits.in_use,
+            waiting: permits.waiting,
+            refused: permits.refused,
+        },
+        breaker: layers.service_breaker().map(breaker_status),
+        endpoints: state
+            .endpoints()
+            .current()
+            .endpoints()
+            .iter()
+            .map(|endpoint| endpoint_status(layers, endpoint, now))
+            .collect(),
+    }
+}
+
+fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64() * 1e3)
+}
+
+fn maybe_millis<S: Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => millis(duration, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} {}, up {:.0?}, {} tasks",
+            self.name, self.lifecycle, self.up, self.tasks
+        )?;
+        self.services.iter().try_for_each(|service| service.fmt(f))
+    }
+}
+
+impl fmt::Display for ServiceStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            discovery,
+            retries,
+            limit,
+            ..
+        } = self;
+        write!(
+            f,
+            "\n{}: {} by {}",
+            self.name, discovery.resolution, discovery.source
+        )?;
+        if let Some(age) = discovery.age {
+            write!(f, ", {age:.0?} ago")?;
+        }
+        if discovery.suspect {
+            write!(f, ", suspect: older endpoints are held")?;
+        }
+        if let Some(error) = &discovery.error {
+            write!(f, ", last error: {error}")?;
+        }
+        writeln!(
+            f,
+            "\n  calls {}, in flight {} of {}, waiting {}, failed {}, refused {}, abandoned {}; retries {}, refused {}",
+            self.calls,
+            limit.in_use,
+            limit.limit,
+            limit.waiting,
+            self.failed,
+            self.refused,
+            self.abandoned,
+            retries.made,
+            retries.refused
+        )?;
+        writeln!(
+            f,
+            "  {:<24} {:>10} {:>9} {:>9} {:>8} {:>9}  gate",
+            "endpoint", "in flight", "attempts", "failures", "success", "mean ms"
+        )?;
+        self.endpoints
+            .iter()
+            .try_for_each(|endpoint| endpoint.fmt(f))
+    }
+}
+
+impl fmt::Display for EndpointStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let latency = self
+            .latency_ms
+            .map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
+        writeln!(
+            f,
+            "  {:<24} {:>10} {:>9} {:>9} {:>7.1}% {:>9}  {}",
+            self.id,
+            self.in_flight,
+            self.attempts,
+            self.failures,
+            self.success * 100.0,
+            latency,
+            self.gate
+        )
+    }
+}
+
+fn discovery(
+    state: &State,
+    discovered: Option<&tower_mesh_discovery::ServiceStatus>,
+) -> DiscoveryStatus {
+    let set = state.endpoints().current();
+    DiscoveryStatus {
+        source: discovered.map_or("", |d| d.source).to_owned(),
+        resolution: match set.resolution() {
+            Resolution::Pending => "pending",
+            Resolution::Found => "found",
+            Resolution::Absent => "absent",
+        },
+        revision: set.revision(),
+        age: discovered.and_then(|d| d.age),
+        suspect: discovered.is_some_and(|d| d.suspect),
+        error: discovered.and_then(|d| d.last_error.as_deref().map(str::to_owned)),
+    }
+}
+
+fn endpoint_status(layers: &Layers, endpoint: &Endpoint, now: Instant) -> EndpointStatus {
+    let (gate, load) = (endpoint.vitals().gate(), endpoint.vitals().load());
+    EndpointStatus {
+        id: endpoint.id().to_owned(),
+        address: endpoint.address().to_string(),
+        weight: endpoint.weight().get(),
+        zone: endpoint.zone().map(str::to_owned),
+        gate: match gate.standing(|| now) {
+            Standing::Open => "open".to_owned(),
+            Standing::Limited => "limited".to_owned(),
+            Standing::Shut(shut) => format!("shut by {}", judge(shut.by())),
+        },
+        breaker: layers
+            .endpoint_breaker(endpoint)
+            .as_ref()
+            .map(breaker_status),
+        in_flight: load.in_flight(),
+        attempts: load.attempts(),
+        failures: load.failures(),
+        success: load.success(),
+        latency_ms: load.latency_us().map(|us| us / 1e3),
+    }
+}
+
+fn judge(kind: JudgeKind) -> &'static str {
+    match kind {
+        JudgeKind::Health => "health",
+        JudgeKind::Outlier => "outlier ejection",
+        JudgeKind::Breaker => "breaker",
+        _ => "drain",
+    }
+}
+
+fn breaker_status(breaker: &Breaker) -> BreakerStatus {
+    let snapshot = breaker.snapshot();
+    BreakerStatus {
+        state: snapshot.state.to_string(),
+        retry_after: snapshot.retry_after(),
+        opened: snapshot.opened,
+    }
+}

@@ -1,0 +1,321 @@
+//! A mesh starts in order, undoes what it started when it cannot go on, and ends without leaving anything behind.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tower_mesh::{
+    Component, Instance, Lifecycle, MemoryRegistry, Mesh, Start,
+    core::{BoxError, BoxFuture, Clock, Resolve, Update},
+};
+
+use crate::support::{Server, answer, name, until};
+
+/// Notes what happens to it; one may refuse to start, one may never get done with it.
+struct Part {
+    name: &'static str,
+    start: Answer,
+    log: Log,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Answer {
+    Starts,
+    Fails,
+    Hangs,
+}
+
+type Log = Arc<Mutex<Vec<String>>>;
+
+impl Part {
+    fn new(name: &'static str, start: Answer, log: &Log) -> Self {
+        Self {
+            name,
+            start,
+            log: Arc::clone(log),
+        }
+    }
+
+    fn note(&self, what: &str) {
+        self.log
+            .lock()
+            .unwrap()
+            .push(format!("{what} {}", self.name));
+    }
+}
+
+impl Component for Part {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn start(&self) -> BoxFuture<'_, Result<(), BoxError>> {
+        Box::pin(async {
+            match self.start {
+                Answer::Starts => self.note("start"),
+                Answer::Fails => return Err("no such luck".into()),
+                Answer::Hangs => std::future::pending().await,
+            }
+            Ok(())
+        })
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async { self.note("stop") })
+    }
+}
+
+fn taken(log: &Log) -> Vec<String> {
+    std::mem::take(&mut log.lock().unwrap())
+}
+
+#[tokio::test]
+async fn parts_start_by_stage_whatever_the_order_they_were_given_in_and_stop_in_the_opposite_one() {
+    let log = Log::default();
+    let mesh = Mesh::builder("shop")
+        .component(
+            Start::Monitoring,
+            Part::new("monitoring", Answer::Starts, &log),
+        )
+        .component(Start::Health, Part::new("health", Answer::Starts, &log))
+        .component(
+            Start::Discovery,
+            Part::new("discovery", Answer::Starts, &log),
+        )
+        .component(Start::Breakers, Part::new("breakers", Answer::Starts, &log))
+        .start()
+        .await
+        .unwrap();
+    assert_eq!(
+        taken(&log),
+        [
+            "start discovery",
+            "start breakers",
+            "start health",
+            "start monitoring"
+        ]
+    );
+    mesh.shutdown(Duration::from_secs(1)).await.unwrap();
+    assert_eq!(
+        taken(&log),
+        [
+            "stop monitoring",
+            "stop health",
+            "stop breakers",
+            "stop discovery"
+        ]
+    );
+    mesh.shutdown(Duration::from_secs(1)).await.unwrap();
+    assert_eq!(taken(&log), [""; 0], "a second shutdown has nothing to do");
+}
+
+#[tokio::test]
+async fn a_part_that_does_not_start_undoes_those_before_it_and_the_error_names_it() {
+    let log = Log::default();
+    let error = Mesh::builder("shop")
+        .component(Start::Discovery, Part::new("first", Answer::Starts, &log))
+        .component(Start::Breakers, Part::new("second", Answer::Starts, &log))
+        .component(Start::Health, Part::new("third", Answer::Fails, &log))
+        .component(Start::Monitoring, Part::new("fourth", Answer::Starts, &log))
+        .start()
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "third did not start");
+    assert_eq!(
+        std::error::Error::source(&error).unwrap().to_string(),
+        "no such luck"
+    );
+    assert_eq!(
+        taken(&log),
+        ["start first", "start second", "stop second", "stop first"]
+    );
+}
+
+#[tokio::test]
+async fn a_start_that_is_dropped_half_way_stops_what_it_had_started() {
+    let log = Log::default();
+    let start = Mesh::builder("shop")
+        .component(Start::Discovery, Part::new("first", Answer::Starts, &log))
+        .component(Start::Health, Part::new("second", Answer::Hangs, &log))
+        .start();
+    let start = tokio::spawn(start);
+    until("the first part has started", || {
+        !log.lock().unwrap().is_empty()
+    })
+    .await;
+    start.abort();
+    until("the first part has been stopped", || {
+        log.lock().unwrap().len() == 2
+    })
+    .await;
+    assert_eq!(taken(&log), ["start first", "stop first"]);
+}
+
+#[tokio::test]
+async fn a_mesh_that_is_dropped_without_a_shutdown_stops_its_parts() {
+    let log = Log::default();
+    let mesh = Mesh::builder("shop")
+        .component(Start::Health, Part::new("part", Answer::Starts, &log))
+        .start()
+        .await
+        .unwrap();
+    let orders = mesh.service("orders").unwrap();
+    drop(mesh);
+    tokio::task::yield_now().await;
+    assert_eq!(
+        taken(&log),
+        ["start part"],
+        "a client keeps the mesh running"
+    );
+    drop(orders);
+    until("the part has been stopped", || taken(&log) == ["stop part"]).await;
+}
+
+#[tokio::test]
+async fn everything_is_checked_before_anything_starts() {
+    let log = Log::default();
+    let begin = |service: &str| {
+        Mesh::builder(service).component(Start::Discovery, Part::new("part", Answer::Starts, &log))
+    };
+    let mut policy = tower_mesh::Policy::default();
+    policy.timeout = Duration::ZERO;
+    for (builder, says) in [
+        (begin("a/b"), "a name is invalid"),
+        (
+            begin("a").policy("b c", Default::default()),
+            "a name is invalid",
+        ),
+        (begin("a").policy("b", policy), "the policy of b is invalid"),
+        (
+            begin("a").connect_timeout(Duration::ZERO),
+            "connect_timeout must be above zero",
+        ),
+        (
+            Mesh::from_file("/does/not/exist.toml"),
+            "the configuration is invalid",
+        ),
+    ] {
+        assert_eq!(builder.start().await.unwrap_err().to_string(), says);
+    }
+    assert_eq!(taken(&log), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_shutdown_refuses_deregisters_waits_for_calls_and_leaves_nothing_running() {
+    let registry = MemoryRegistry::new();
+    let (release, released) = tokio::sync::watch::channel(false);
+    let server = Server::start(move |_| {
+        let mut released = released.clone();
+        async move {
+            released.wait_for(|released| *released).await.unwrap();
+            answer(200, "done")
+        }
+    })
+    .await;
+    let mesh = Mesh::builder("shop")
+        .discovery(registry.clone())
+        .registry(registry.clone())
+        .start()
+        .await
+        .unwrap();
+    let instance =
+        Instance::new(name("orders"), server.endpoint()).with_ttl(Duration::from_secs(60));
+    mesh.register(instance).await.unwrap();
+    let orders = mesh.service("orders").unwrap();
+    let call = tokio::spawn({
+        let orders = orders.clone();
+        async move { orders.get("/").await }
+    });
+    until("the call has reached the server", || server.hits() == 1).await;
+
+    let shutdown = tokio::spawn({
+        let mesh = mesh.clone();
+        async move { mesh.shutdown(Duration::from_secs(30)).await }
+    });
+    until("the mesh drains", || {
+        mesh.lifecycle() == Lifecycle::Draining
+    })
+    .await;
+    let refused = orders.get("/").await.unwrap_err();
+    assert!(
+        refused.is_shutting_down() && !refused.maybe_sent(),
+        "{refused}"
+    );
+    assert!(mesh.service("others").unwrap_err().is_shutting_down());
+    let mut updates = registry.resolve(&name("orders"));
+    let gone = futures_util::StreamExt::next(&mut updates)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        matches!(&gone, Update::Replace(endpoints) if endpoints.is_empty())
+            || matches!(gone, Update::Absent),
+        "deregistered while the call is still in flight: {gone:?}"
+    );
+    assert!(!shutdown.is_finished());
+
+    release.send(true).unwrap();
+    let response = call
+        .await
+        .unwrap()
+        .expect("the call in flight ends as it would have");
+    assert_eq!(response.status(), 200);
+    drop(response);
+    shutdown.await.unwrap().unwrap();
+    assert_eq!((mesh.lifecycle(), mesh.tasks()), (Lifecycle::Stopped, 0));
+    assert!(orders.get("/").await.unwrap_err().is_shutting_down());
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_at_its_limit_with_the_calls_that_had_to_be_cut_off() {
+    let registry = MemoryRegistry::new();
+    let server = Server::hanging().await;
+    let mesh = Mesh::builder("shop")
+        .discovery(registry.clone())
+        .registry(registry)
+        .start()
+        .await
+        .unwrap();
+    mesh.register(Instance::new(name("orders"), server.endpoint()))
+        .await
+        .unwrap();
+    let orders = mesh.service("orders").unwrap();
+    let call = tokio::spawn(async move { orders.get("/").await });
+    until("the call has reached the server", || server.hits() == 1).await;
+
+    let error = mesh.shutdown(Duration::from_millis(20)).await.unwrap_err();
+    assert_eq!((error.cut_off(), error.still_running()), (1, 0), "{error}");
+    let error = call.await.unwrap().unwrap_err();
+    assert!(error.is_shutting_down(), "{error}");
+    assert_eq!(mesh.tasks(), 0);
+}
+
+#[tokio::test]
+async fn a_shutdown_that_is_dropped_half_way_can_be_taken_up_again() {
+    let registry = MemoryRegistry::new();
+    let server = Server::hanging().await;
+    let mesh = Mesh::builder("shop")
+        .discovery(registry.clone())
+        .registry(registry)
+        .start()
+        .await
+        .unwrap();
+    mesh.register(Instance::new(name("orders"), server.endpoint()))
+        .await
+        .unwrap();
+    let orders = mesh.service("orders").unwrap();
+    let call = tokio::spawn(async move { orders.get("/").await });
+    until("the call has reached the server", || server.hits() == 1).await;
+
+    let given_up = tokio::time::timeout(
+        Duration::from_millis(20),
+        mesh.shutdown(Duration::from_secs(60)),
+    )
+    .await;
+    assert!(given_up.is_err());
+    assert_eq!(mesh.lifecycle(), Lifecycle::Draining);
+    call.abort();
+    mesh.shutdown(Duration::from_secs(60)).await.unwrap();
+    assert_eq!((mesh.lifecycle(), mesh.tasks()), (Lifecycle::Stopped, 0));
+}
