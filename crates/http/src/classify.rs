@@ -24,7 +24,7 @@ use crate::{error, verdict};
 ///   is ignored, of several the first valid counts.
 /// - gRPC failures are UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS; RESOURCE_EXHAUSTED is overload;
 ///   CANCELLED says nothing; every other code is a success. `grpc-retry-pushback-ms` is obeyed to the letter: what is
-///   negative or no number means do not try again.
+///   negative or no number means do not try again. gRPC-Web has its trailers in the body, so it counts as plain HTTP.
 ///
 /// It may defer, so it needs a completion that sees the end of the body: [`CompleteOnBody`](crate::CompleteOnBody).
 #[derive(Clone, Copy)]

@@ -83,14 +83,10 @@ fn refusal(error: &(dyn Error + 'static)) -> Option<Refusal> {
         return None;
     }
     let client = find::<legacy::Error>(error);
-    if let Some(client) = client {
-        if client.is_connect() {
-            return Some(Refusal::remote(Kind::Connect, Sent::Never));
-        }
-        // It fails on the way to a connection: in the handshake, or because one it waited for went away.
-        if client.connect_info().is_none() {
-            return Some(Refusal::remote(Kind::Transport, Sent::Never));
-        }
+    // An error that names no connection comes from before there was one: from the handshake, or because a connection
+    // that it waited for went away.
+    if client.is_some_and(|client| client.is_connect() || client.connect_info().is_none()) {
+        return Some(Refusal::remote(Kind::Connect, Sent::Never));
     }
     match (client, find::<hyper::Error>(error)) {
         (None, None) => None,
@@ -169,5 +165,17 @@ mod tests {
         let error = of_body(open.clone().into());
         assert_eq!(error.downcast_ref(), Some(&open));
         assert_eq!(outcome(&*error).class(), Class::Neutral);
+    }
+
+    #[test]
+    fn the_message_says_what_the_system_said_and_a_timeout_is_no_deadline() {
+        let elapsed = io::Error::new(io::ErrorKind::TimedOut, "deadline has elapsed");
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        for (cause, words) in [(elapsed, "timed out"), (refused, "connection refused")] {
+            let refusal = Refusal::remote(Kind::Connect, Sent::Never);
+            let error = TransportError::new(refusal, "10.0.0.7:80", cause.into());
+            let message = format!("cannot connect: 10.0.0.7:80: {words}");
+            assert_eq!(error.to_string(), message);
+        }
     }
 }

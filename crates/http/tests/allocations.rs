@@ -1,0 +1,176 @@
+//! What this crate allocates beside hyper's own client, for a whole exchange over a kept connection.
+
+// Tests may spawn and unwrap, their helpers too.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+
+use std::{
+    convert::Infallible, fmt::Debug, future::Future, net::SocketAddr, pin::pin, sync::mpsc, thread,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::BodyExt;
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo},
+};
+use tokio::{
+    net::TcpListener,
+    runtime::{self, Runtime},
+};
+use tower::{Service, ServiceExt, load::TrackCompletion};
+use tower_mesh_core::{Endpoint, Finish, NewService, Outcome, Replay};
+use tower_mesh_http::{
+    Addressed, AddressedShared, Body, CompleteOnBody, HttpClient, HttpEndpoints, HttpReplay,
+};
+
+/// A server on a thread of its own, since only this thread's allocations are counted.
+fn server() -> SocketAddr {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        runtime().block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            tell.send(listener.local_addr().unwrap()).unwrap();
+            while let Ok((stream, _)) = listener.accept().await {
+                let answer = hyper::service::service_fn(async |_| {
+                    Ok::<_, Infallible>(Response::new(Body::from("hello")))
+                });
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), answer),
+                );
+            }
+        });
+    });
+    told.recv().unwrap()
+}
+
+fn runtime() -> Runtime {
+    runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// What most calls of `exchange` allocate, when the connection is there.
+fn allocations<F: Future<Output = ()>>(
+    runtime: &Runtime,
+    request: impl Fn() -> Request<Body>,
+    mut exchange: impl FnMut(Request<Body>) -> F,
+) -> u64 {
+    let mut counts: Vec<u64> = (0..51)
+        .map(|_| {
+            let request = request();
+            allocation_counter::measure(|| runtime.block_on(exchange(request))).count_total
+        })
+        .collect();
+    counts.sort_unstable();
+    counts[counts.len() / 2]
+}
+
+async fn read<B>(response: Response<B>)
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Debug,
+{
+    let mut body = pin!(response.into_body());
+    let mut read = 0;
+    while let Some(frame) = body.frame().await {
+        read += frame.unwrap().data_ref().map_or(0, |data| data.len());
+    }
+    assert_eq!(read, "hello".len());
+}
+
+async fn call<S, B>(mut service: S, request: Request<Body>) -> Response<B>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Error: Debug,
+{
+    service.ready().await.unwrap().call(request).await.unwrap()
+}
+
+fn get(to: SocketAddr) -> Request<Body> {
+    Request::get(format!("http://{to}/orders/42"))
+        .body(Body::empty())
+        .unwrap()
+}
+
+fn post_of_constants(to: SocketAddr) -> Request<Body> {
+    let mut request = Request::post(format!("http://{to}/orders"))
+        .body(Body::from("{}"))
+        .unwrap();
+    let json = HeaderValue::from_static("application/json");
+    request.headers_mut().insert(header::CONTENT_TYPE, json);
+    request
+}
+
+fn post_of_strings(to: SocketAddr) -> Request<Body> {
+    Request::post(format!("http://{to}/orders"))
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::AUTHORIZATION, "Bearer 0123456789")
+        .body(Body::from(vec![b'x'; 100]))
+        .unwrap()
+}
+
+#[test]
+fn addressing_and_holding_guards_allocate_nothing_and_keeping_a_request_little() {
+    let address = server();
+    let endpoint = Endpoint::new(address);
+    let runtime = runtime();
+    let executor = runtime.handle().clone();
+    let bare = Client::builder(TokioExecutor::new()).build_http();
+    let own = AddressedShared::new(bare.clone()).new_service(&endpoint);
+    let ours = HttpEndpoints::new(move |task| drop(executor.spawn(task))).new_service(&endpoint);
+
+    // What keeping allocates: the list of the headers, and what counts the owners of each header value and of the body,
+    // where these were not shared before.
+    for (name, request, keeping) in [
+        ("GET", get as fn(_) -> _, 0),
+        ("POST of constants", post_of_constants, 1),
+        ("POST of strings", post_of_strings, 1 + 2 + 1),
+    ] {
+        let request = || request(address);
+        let bare = allocations(&runtime, request, |request| {
+            let service = bare.clone();
+            async { read(call(service, request).await).await }
+        });
+        let own = allocations(&runtime, request, |request| {
+            let service = own.clone();
+            async { read(call(service, request).await).await }
+        });
+        let endpoints = allocations(&runtime, request, |request| {
+            let service = ours.clone();
+            async { read(call(service, request).await).await }
+        });
+        let tracked = allocations(&runtime, request, |request| tracked(ours.clone(), request));
+        let kept = allocations(&runtime, request, |request| kept(ours.clone(), request));
+        println!(
+            "{name}: bare client {bare}, addressed {own}, HttpEndpoints {endpoints}, tracked twice {tracked}, kept {kept}"
+        );
+        assert_eq!(own, bare, "{name}: addressing allocates");
+        assert!(endpoints <= bare, "{name}: our client allocates more");
+        assert_eq!(tracked, endpoints, "{name}: holding guards allocates");
+        assert_eq!(kept, endpoints + keeping, "{name}: keeping allocates");
+    }
+}
+
+async fn tracked(service: Addressed<HttpClient>, request: Request<Body>) {
+    let (attempt, permit) = (Guard, Guard);
+    let response = call(service, request).await;
+    let response = CompleteOnBody::new().track_completion(attempt, response);
+    read(CompleteOnBody::new().track_completion(permit, response)).await;
+}
+
+async fn kept(service: Addressed<HttpClient>, mut request: Request<Body>) {
+    let kept = HttpReplay::new().keep(&mut request);
+    read(call(service, request).await).await;
+    assert!(kept.is_some());
+}
+
+struct Guard;
+
+impl Finish for Guard {
+    fn finish(&mut self, outcome: Outcome) {
+        assert!(outcome.is_success());
+    }
+}
