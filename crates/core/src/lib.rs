@@ -35,6 +35,8 @@ mod rng;
 mod service;
 #[doc(hidden)]
 pub mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 mod vitals;
 

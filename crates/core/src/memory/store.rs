@@ -273,7 +273,6 @@ mod tests {
     use super::*;
 
     const NOW: Instant = Instant::from_nanos(1 << 60);
-    const SECOND: Duration = Duration::from_secs(1);
 
     fn key(key: impl std::fmt::Display) -> Key {
         Key::new(&key.to_string()).unwrap()
