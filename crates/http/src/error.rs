@@ -76,23 +76,34 @@ pub(crate) fn outcome(error: &(dyn Error + Send + Sync + 'static)) -> Outcome {
     refusal(error).map_or_else(|| ClassifyErrors::error(error), |refusal| refusal.outcome())
 }
 
-/// What an error of hyper means, wherever in the chain it stands; nothing if a [`Refusal`] already says it, or if it is
-/// not hyper's.
+/// What an error of hyper means; nothing if a [`Refusal`] above it already says it, or if it is not hyper's.
+///
+/// The outermost counts: beneath an error of a request's body may stand the error of another call, whose body it was.
 fn refusal(error: &(dyn Error + 'static)) -> Option<Refusal> {
-    if Refusal::of(error).is_some() {
-        return None;
+    for error in chain(error) {
+        if error.is::<Refusal>() {
+            return None;
+        }
+        if let Some(client) = error.downcast_ref() {
+            return Some(of_client(client));
+        }
+        if let Some(wire) = error.downcast_ref() {
+            return Some(on_the_wire(wire));
+        }
     }
-    let client = find::<legacy::Error>(error);
+    None
+}
+
+fn of_client(error: &legacy::Error) -> Refusal {
     // An error that names no connection comes from before there was one: from the handshake, or because a connection
     // that it waited for went away.
-    if client.is_some_and(|client| client.is_connect() || client.connect_info().is_none()) {
-        return Some(Refusal::remote(Kind::Connect, Sent::Never));
+    if error.is_connect() || error.connect_info().is_none() {
+        return Refusal::remote(Kind::Connect, Sent::Never);
     }
-    match (client, find::<hyper::Error>(error)) {
-        (None, None) => None,
-        (_, Some(wire)) => Some(on_the_wire(wire)),
+    match find(error) {
+        Some(wire) => on_the_wire(wire),
         // There was a connection, but the client would not write this request to it.
-        (Some(_), None) => Some(Refusal::local(Kind::Transport)),
+        None => Refusal::local(Kind::Transport),
     }
 }
 

@@ -19,7 +19,9 @@ use tokio::{
     sync::mpsc,
 };
 use tower::{ServiceExt, service_fn};
-use tower_mesh_core::{BoxError, Class, Kind, NewService, Outcome, Pushback, Replay, Sent};
+use tower_mesh_core::{
+    BoxError, Class, Kind, NewService, Outcome, Pushback, Refusal, Replay, Sent,
+};
 use tower_mesh_http::{Addressed, AddressedShared, Body, HttpReplay, TransportError};
 
 use crate::support::{
@@ -141,13 +143,17 @@ async fn a_request_body_that_breaks_says_nothing_of_the_endpoint() {
         Ok(())
     })
     .await;
-    let frames: [Result<Frame<Bytes>, BoxError>; 2] =
-        [Ok(Frame::data("a".into())), Err("disk on fire".into())];
-    let body = Body::new(StreamBody::new(tokio_stream::iter(frames)));
-    let request = Request::put("/").body(body).unwrap();
-    let error = client(&patient).oneshot(request).await.unwrap_err();
-    assert!(refusal(&error).is_local());
-    assert_eq!(refusal(&error).sent(), Sent::Maybe);
-    assert_eq!(class_of(&error), Class::Neutral);
-    assert!(error.to_string().contains("disk on fire"), "{error}");
+    let elsewhere = Refusal::remote(Kind::Transport, Sent::Maybe);
+    let causes: [BoxError; 2] = ["disk on fire".into(), elsewhere.into()];
+    for cause in causes {
+        let message = cause.to_string();
+        let frames: [Result<Frame<Bytes>, BoxError>; 2] = [Ok(Frame::data("a".into())), Err(cause)];
+        let body = Body::new(StreamBody::new(tokio_stream::iter(frames)));
+        let request = Request::put("/").body(body).unwrap();
+        let error = client(&patient).oneshot(request).await.unwrap_err();
+        assert!(refusal(&error).is_local());
+        assert_eq!(refusal(&error).sent(), Sent::Maybe);
+        assert_eq!(class_of(&error), Class::Neutral);
+        assert!(error.to_string().contains(&message), "{error}");
+    }
 }

@@ -104,7 +104,7 @@ where
     hands.advance(Duration::from_millis(90));
     read(&mut body);
     assert_eq!(vitals.load().in_flight(), 0);
-    (streaming, vitals.load().latency_us())
+    (streaming, vitals.load().latency_us().map(f32::round))
 }
 
 // flaws W10, T28: the peer is tower's own completion.
