@@ -7,8 +7,7 @@ use http::{Method, Request};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower_mesh::{
-    Body, Config, Endpoint, MemoryRegistry, Mesh, MeshService, Policy, core::Clock,
-    discovery::Static,
+    Body, Config, Endpoint, MemoryRegistry, Mesh, MeshService, Policy, discovery::Static,
 };
 
 use crate::support::{Server, answer, dead_endpoint, name, until};
@@ -125,19 +124,6 @@ async fn an_endpoint_that_keeps_failing_is_left_alone() {
         bad.hits() < 60,
         "{} of 300 went to the endpoint that always fails",
         bad.hits()
-    );
-    let status = mesh.status();
-    let bad_status = status.services[0]
-        .endpoints
-        .iter()
-        .find(|e| e.id == bad.endpoint().id())
-        .unwrap();
-    assert!(
-        bad_status
-            .breaker
-            .as_ref()
-            .is_some_and(|breaker| breaker.opened >= 1),
-        "{bad_status:?}"
     );
 }
 

@@ -59,7 +59,6 @@ fn metadata() -> Value {
 /// What each package of the workspace depends on, dev-dependencies aside.
 fn dependencies(metadata: &Value) -> BTreeMap<&str, Vec<&str>> {
     let packages = metadata["packages"].as_array().unwrap();
-    let text = |value: &'_ Value| -> Option<&str> { value.as_str() };
     packages
         .iter()
         .map(|package| {
@@ -67,9 +66,9 @@ fn dependencies(metadata: &Value) -> BTreeMap<&str, Vec<&str>> {
             let used = dependencies
                 .iter()
                 .filter(|dependency| dependency["kind"].as_str() != Some("dev"))
-                .filter_map(|dependency| text(&dependency["name"]))
+                .filter_map(|dependency| dependency["name"].as_str())
                 .collect();
-            (text(&package["name"]).unwrap(), used)
+            (package["name"].as_str().unwrap(), used)
         })
         .collect()
 }

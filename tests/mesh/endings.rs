@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{body::Body as AxumBody, response::Response};
 use http_body_util::BodyExt;
-use tower_mesh::{MemoryRegistry, Mesh, Policy, core::Clock, status::EndpointStatus};
+use tower_mesh::{MemoryRegistry, Mesh, Policy, status::EndpointStatus};
 
 use crate::{
     calls::mesh,
@@ -47,14 +47,26 @@ async fn a_caller_that_goes_away_releases_everything_and_says_nothing() {
 
 #[tokio::test]
 async fn a_body_that_breaks_is_a_failure_though_its_head_was_fine() {
-    let server = Server::start(|_| async {
-        let body = futures_util::stream::iter([Ok("half"), Err(std::io::Error::other("cut"))]);
-        Response::new(AxumBody::from_stream(body))
+    // It breaks once the head has arrived; before, the head would never be sent.
+    let (cut, is_cut) = tokio::sync::watch::channel(false);
+    let server = Server::start(move |_| {
+        let mut is_cut = is_cut.clone();
+        async move {
+            let half = futures_util::stream::once(async { Ok("half") });
+            let rest = futures_util::stream::once(async move {
+                is_cut.wait_for(|cut| *cut).await.unwrap();
+                Err(std::io::Error::other("cut"))
+            });
+            Response::new(AxumBody::from_stream(futures_util::StreamExt::chain(
+                half, rest,
+            )))
+        }
     })
     .await;
     let mesh = mesh(vec![server.endpoint()], Policy::default()).await;
     let response = mesh.service("orders").unwrap().get("/").await.unwrap();
     assert_eq!(response.status(), 200);
+    cut.send(true).unwrap();
     response
         .into_body()
         .collect()

@@ -1,8 +1,11 @@
 //! Errors that a person can act on.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    time::Duration,
+};
 
-use tower_mesh::{MemoryRegistry, Mesh, Policy, core::Clock};
+use tower_mesh::{MemoryRegistry, Mesh, Policy};
 
 use crate::{
     calls::mesh,
@@ -45,7 +48,7 @@ async fn a_service_without_endpoints_says_so_at_once() {
     let mesh = mesh(vec![], Policy::default()).await;
     let error = mesh.service("orders").unwrap().get("/").await.unwrap_err();
     assert!(error.is_no_endpoint() && !error.maybe_sent(), "{error}");
-    assert!(error.to_string().contains("0 known"), "{error}");
+    assert!(error.to_string().contains("lists none"), "{error}");
 }
 
 #[tokio::test]
@@ -144,25 +147,27 @@ async fn a_full_bulkhead_refuses_at_once_and_says_its_limit() {
 
 #[tokio::test]
 async fn an_open_service_breaker_refuses_with_the_time_to_come_back() {
-    let server = Server::answering(500, "").await;
+    // So many endpoints that none fails five times before the service has.
+    let mut servers = Vec::new();
+    for _ in 0..8 {
+        servers.push(Server::answering(500, "").await);
+    }
     let mut policy = Policy::default();
     policy.breaker.service = true;
     policy.breaker.open_for = Duration::from_secs(60);
-    policy.breaker.max_open = Duration::from_secs(60);
-    let mesh = mesh(vec![server.endpoint()], policy).await;
+    policy.retry.attempts = NonZeroU32::MIN;
+    let mesh = mesh(servers.iter().map(Server::endpoint).collect(), policy).await;
     let orders = mesh.service("orders").unwrap();
-    let mut open = None;
-    for _ in 0..100 {
-        if let Err(error) = orders.get("/").await
-            && error.is_circuit_open()
-        {
-            open = Some(error);
-            break;
-        }
+    for _ in 0..5 {
+        assert_eq!(orders.get("/").await.unwrap().status(), 500);
     }
-    let error = open.expect("the service's breaker opens");
+    let error = orders.get("/").await.unwrap_err();
+    assert!(error.is_circuit_open() && !error.maybe_sent(), "{error}");
     assert!(
-        error.retry_after().is_some() && !error.maybe_sent(),
+        error
+            .retry_after()
+            .is_some_and(|after| after > Duration::from_secs(10)),
         "{error}"
     );
+    assert_eq!(servers.iter().map(Server::hits).sum::<u64>(), 5);
 }

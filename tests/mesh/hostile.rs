@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use axum::{body::Body as AxumBody, response::Response};
 use http_body_util::BodyExt;
-use tower_mesh::{
-    Endpoint, MemoryRegistry, Mesh, Policy,
-    core::{Clock, Weight},
-};
+use tower_mesh::{Endpoint, MemoryRegistry, Mesh, Policy, core::Weight};
 
 use crate::{
     calls::mesh,

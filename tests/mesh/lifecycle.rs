@@ -7,7 +7,7 @@ use std::{
 
 use tower_mesh::{
     Component, Instance, Lifecycle, MemoryRegistry, Mesh, Start,
-    core::{BoxError, BoxFuture, Clock, Resolve, Update},
+    core::{BoxError, BoxFuture, Resolve, Update},
 };
 
 use crate::support::{Server, answer, name, until};

@@ -4,7 +4,10 @@ use std::{
     collections::HashSet,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU8, Ordering},
+    },
 };
 
 use arc_swap::{ArcSwap, Guard};
@@ -25,6 +28,8 @@ struct Hub {
     set: ArcSwap<EndpointSet>,
     subscribers: Mutex<Vec<Weak<dyn Subscriber>>>,
     revision: watch::Sender<u64>,
+    /// The resolution as far as every subscriber knows it.
+    announced: AtomicU8,
 }
 
 /// One state of a service's endpoints; never changed, only replaced.
@@ -37,6 +42,7 @@ pub struct EndpointSet {
 
 /// What the registry has said of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum Resolution {
     /// Nothing yet.
     Pending,
@@ -66,6 +72,7 @@ impl Endpoints {
             }),
             subscribers: Mutex::default(),
             revision: watch::Sender::new(0),
+            announced: AtomicU8::new(Resolution::Pending as u8),
         }))
     }
 
@@ -108,7 +115,19 @@ impl Endpoints {
             }
         }
         drain_removed(&old, &set);
+        hub.announced.store(resolution as u8, Ordering::Release);
         hub.revision.send_replace(set.revision);
+    }
+
+    /// What the registry has said, once every subscriber knows it: one load.
+    ///
+    /// Whoever lets a call pass on this finds the balancer beneath up to date; [`current`](Self::current) may be ahead.
+    pub fn resolution(&self) -> Resolution {
+        match self.0.announced.load(Ordering::Acquire) {
+            0 => Resolution::Pending,
+            1 => Resolution::Found,
+            _ => Resolution::Absent,
+        }
     }
 
     /// Tells `subscriber` of the set as it is now and of each change from now on, until it is dropped.
@@ -119,7 +138,7 @@ impl Endpoints {
         subscriber.changed(&self.current());
     }
 
-    /// Waits until the registry has said something of the service.
+    /// Waits until the registry has said something of the service, and every subscriber knows it.
     ///
     /// # Cancel safety
     ///
@@ -127,7 +146,7 @@ impl Endpoints {
     pub async fn resolved(&self) -> Resolution {
         let mut revision = self.0.revision.subscribe();
         loop {
-            let resolution = self.current().resolution;
+            let resolution = self.resolution();
             if resolution != Resolution::Pending {
                 return resolution;
             }
@@ -225,7 +244,7 @@ impl fmt::Debug for Endpoints {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
 
     fn name() -> ServiceName {
         ServiceName::new("orders").unwrap()
@@ -233,6 +252,28 @@ mod tests {
 
     fn endpoint(port: u16) -> Endpoint {
         Endpoint::new(([127, 0, 0, 1], port).into())
+    }
+
+    /// Looks what is announced while it is told.
+    struct Looks(Endpoints, Mutex<Vec<Resolution>>);
+
+    impl Subscriber for Looks {
+        fn changed(&self, _: &EndpointSet) {
+            self.1.lock().unwrap().push(self.0.resolution());
+        }
+    }
+
+    #[test]
+    fn nothing_is_announced_before_every_subscriber_knows_it() {
+        let endpoints = Endpoints::pending(name());
+        let looks = Arc::new(Looks(endpoints.clone(), Mutex::default()));
+        endpoints.subscribe(&looks);
+        endpoints.publish(Resolution::Found, vec![]);
+        assert_eq!(
+            *looks.1.lock().unwrap(),
+            [Resolution::Pending, Resolution::Pending]
+        );
+        assert_eq!(endpoints.resolution(), Resolution::Found);
     }
 
     struct Last(AtomicU64);

@@ -79,7 +79,6 @@ mod layer;
 mod service;
 mod shared;
 mod source;
-mod standing;
 mod status;
 mod table;
 mod watch;

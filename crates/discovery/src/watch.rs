@@ -2,18 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tower_mesh_core::{BoxError, Clock, EndpointSet, Endpoints, Kind, Resolution, Subscriber};
+use tower_mesh_core::{BoxError, Clock, Endpoints, Kind, Resolution};
 
 use crate::{
     discovery::Discovery,
     error::{ServiceNotFound, Unresolved},
     shared::Followed,
-    standing::Standing,
 };
 
 #[derive(Debug)]
 pub(crate) struct Watch {
-    standing: Standing,
     endpoints: Endpoints,
     followed: Followed,
     discovery: Discovery,
@@ -21,18 +19,15 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new(discovery: Discovery, endpoints: Endpoints, followed: Followed) -> Arc<Self> {
-        let this = Arc::new(Self {
-            standing: Standing::default(),
+        Arc::new(Self {
             endpoints,
             followed,
             discovery,
-        });
-        this.endpoints.subscribe(&this);
-        this
+        })
     }
 
     pub(crate) fn resolution(&self) -> Resolution {
-        self.standing.resolution()
+        self.endpoints.resolution()
     }
 
     pub(crate) fn endpoints(&self) -> &Endpoints {
@@ -75,11 +70,5 @@ impl Watch {
             why = why + ": " + &error;
         }
         Unresolved::new(service, kind, why).into()
-    }
-}
-
-impl Subscriber for Watch {
-    fn changed(&self, set: &EndpointSet) {
-        self.standing.record_set(set);
     }
 }

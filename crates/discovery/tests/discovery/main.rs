@@ -1,0 +1,15 @@
+//! What discovery does for its callers, against a source that says what the test tells it to.
+
+#![cfg(not(mesh_loom))]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test spawns what it drives, and its runtime ends with it"
+)]
+
+mod callers;
+mod changes;
+mod ends;
+mod measure;
+mod script;
+mod sources;
+mod updates;

@@ -1,0 +1,131 @@
+//! What an update costs the driver: figures for a person, not asserted.
+//!
+//! `cargo test --release -p tower-mesh-discovery --test discovery -- --ignored --nocapture`
+
+use std::{net::Ipv4Addr, num::NonZeroUsize, time::Duration};
+
+use tower_mesh_core::{Clock, Endpoint, Endpoints, Update, Weight};
+use tower_mesh_discovery::{Discovery, Driver};
+
+use crate::script::{Say, Script, orders};
+
+struct Bench {
+    script: Script,
+    endpoints: Endpoints,
+    driver: tokio_test::task::Spawn<Driver>,
+    _discovery: Discovery,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let script = Script::new();
+        let (discovery, driver) = Discovery::builder(script.clone())
+            .max_endpoints(NonZeroUsize::MAX)
+            .build();
+        let endpoints = discovery.endpoints(&orders());
+        Self {
+            script,
+            endpoints,
+            driver: tokio_test::task::spawn(driver),
+            _discovery: discovery,
+        }
+    }
+
+    /// How long the driver takes until it has no more to do, and the longest of its polls.
+    async fn run(&mut self) -> (Duration, Duration) {
+        // A fresh budget: tokio's channels pretend to be empty when a task has read much.
+        tokio::task::yield_now().await;
+        let (mut all, mut longest) = (Duration::ZERO, Duration::ZERO);
+        loop {
+            let before = cpu();
+            let _ = self.driver.poll();
+            let took = Duration::from_nanos(cpu() - before);
+            all += took;
+            longest = longest.max(took);
+            if !self.driver.is_woken() {
+                return (all, longest);
+            }
+        }
+    }
+
+    /// The least and the median of several runs, and the longest poll of the median one.
+    async fn row(&mut self, what: &str, mut update: impl FnMut() -> Update) {
+        let mut times = Vec::new();
+        for _ in 0..11 {
+            self.script.say(&orders(), Say::Update(update()));
+            times.push(self.run().await);
+        }
+        times.sort_unstable();
+        let (least, (median, longest)) = (times[0].0, times[5]);
+        let set = self.endpoints.current();
+        let (n, revision) = (set.endpoints().len(), set.revision());
+        println!(
+            "{n:>7} {what:<30} {least:>9.1?} {median:>9.1?} {longest:>9.1?}  revision {revision}"
+        );
+    }
+}
+
+fn endpoint(i: u32, port: u16) -> Endpoint {
+    Endpoint::new((Ipv4Addr::from(0x0a00_0000 + i), port).into())
+        .with_zone("eu-1")
+        .with_metadata("version", "1.2.3")
+}
+
+fn fleet(n: u32, port: u16) -> Vec<Endpoint> {
+    (0..n).map(|i| endpoint(i, port)).collect()
+}
+
+fn patch(endpoint: Endpoint) -> Update {
+    Update::Patch {
+        upsert: vec![endpoint],
+        remove: Vec::new(),
+    }
+}
+
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn what_an_update_costs() {
+    println!(
+        "{:>7} {:<30} {:>9} {:>9} {:>9}",
+        "", "", "least", "median", "poll"
+    );
+    for n in [1_000, 10_000] {
+        let mut bench = Bench::new();
+        let mut count = 0;
+        let mut next = || {
+            count += 1;
+            count
+        };
+        bench
+            .row("replace, all others", || Update::Replace(fleet(n, next())))
+            .await;
+        let port = next() - 1;
+        bench
+            .row("replace, nothing changed", || {
+                Update::Replace(fleet(n, port))
+            })
+            .await;
+        bench
+            .row("replace, all described anew", || {
+                let weight = Weight::new(next());
+                let all = fleet(n, port).into_iter();
+                Update::Replace(all.map(|e| e.with_weight(weight)).collect())
+            })
+            .await;
+        bench
+            .row("patch of 1, described anew", || {
+                patch(endpoint(n / 2, port).with_weight(Weight::new(next())))
+            })
+            .await;
+        bench
+            .row("patch of 1, another endpoint", || {
+                patch(endpoint(n / 3, port).with_id(&next().to_string()))
+            })
+            .await;
+    }
+}
+
+fn cpu() -> u64 {
+    let s = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    s.split(' ').next().unwrap().parse().unwrap()
+}
