@@ -76,14 +76,11 @@ pub(crate) fn outcome(error: &(dyn Error + Send + Sync + 'static)) -> Outcome {
     refusal(error).map_or_else(|| ClassifyErrors::error(error), |refusal| refusal.outcome())
 }
 
-/// What an error of hyper means; nothing if a [`Refusal`] above it already says it, or if it is not hyper's.
+/// What an error of hyper means; nothing if it is not hyper's, or if a [`Refusal`], which ends a chain, already says it.
 ///
 /// The outermost counts: beneath an error of a request's body may stand the error of another call, whose body it was.
 fn refusal(error: &(dyn Error + 'static)) -> Option<Refusal> {
     for error in chain(error) {
-        if error.is::<Refusal>() {
-            return None;
-        }
         if let Some(client) = error.downcast_ref() {
             return Some(of_client(client));
         }

@@ -44,10 +44,13 @@ pub enum Idempotent {
 /// # What it costs
 ///
 /// What a retry may need is kept before the first attempt, also of a POST: whoever refuses a connection has not seen it,
-/// and the client drops the request when it fails. Kept are a list of the headers (one allocation if there are any,
-/// where cloning the map takes two), a share of the URI and of the body, and a clone of the extensions (nothing if
-/// there are none). The map is made anew only for a retry. A GET without headers allocates nothing that the client does
-/// not allocate anyway.
+/// and the client drops the request when it fails. Kept are the headers as a list (one allocation if there are any,
+/// where a clone of the map takes two), a share of the URI, of each header value and of the body, and a clone of the
+/// extensions (nothing if there are none). The map is made anew only for a retry.
+///
+/// A share of a value that is a constant or was shared before is free, the first of any other allocates once. So a GET
+/// without headers costs nothing that hyper would not pay anyway, a POST of constants 1 allocation, a POST of a fresh
+/// buffer with two fresh header values 4.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpReplay {
     limit: usize,
