@@ -319,3 +319,42 @@ async fn a_shutdown_that_is_dropped_half_way_can_be_taken_up_again() {
     mesh.shutdown(Duration::from_secs(60)).await.unwrap();
     assert_eq!((mesh.lifecycle(), mesh.tasks()), (Lifecycle::Stopped, 0));
 }
+
+#[tokio::test]
+async fn a_call_in_flight_keeps_the_mesh_running_and_a_body_outlives_it() {
+    let registry = MemoryRegistry::new();
+    let (release, released) = tokio::sync::watch::channel(false);
+    let server = Server::start(move |_| {
+        let mut released = released.clone();
+        async move {
+            let late = futures_util::stream::once(async move {
+                released.wait_for(|released| *released).await.unwrap();
+                Ok::<_, std::convert::Infallible>("late")
+            });
+            axum::response::Response::new(axum::body::Body::from_stream(late))
+        }
+    })
+    .await;
+    let instance = Instance::new(name("orders"), server.endpoint());
+    let _registered = tower_mesh::core::Register::register(&registry, instance)
+        .await
+        .unwrap();
+    // Nothing but the future of the call is held while the registry has not even answered.
+    let mesh = Mesh::builder("shop")
+        .discovery(registry)
+        .start()
+        .await
+        .unwrap();
+    let call = tower::ServiceExt::oneshot(
+        mesh.service("orders").unwrap(),
+        http::Request::new(tower_mesh::Body::empty()),
+    );
+    drop(mesh);
+    let response = call.await.expect("the call ends as it would have");
+    // Now not even that, and the body is still to come.
+    release.send(true).unwrap();
+    let body = http_body_util::BodyExt::collect(response.into_body())
+        .await
+        .unwrap();
+    assert_eq!(body.to_bytes(), "late");
+}

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use tower_mesh_breaker::CircuitBreakerRegistry;
 use tower_mesh_core::{
     Clock, MemoryRegistry, Recorder, Register, Registration, Resolve, Rng, ServiceName,
     metrics::NoRecorder,
@@ -21,6 +22,7 @@ use crate::{
     lifecycle::{Component, Lifecycle, Stage, Start},
     mesh::{Core, Mesh},
     policy::Policy,
+    stack::breaker_policy,
     tasks::Tasks,
 };
 
@@ -259,7 +261,7 @@ struct Plan {
 impl Plan {
     async fn run(mut self, tasks: Tasks, mut started: Started) -> Result<Mesh, StartError> {
         tracing::info!(service = %self.name, "mesh starting");
-        let stage = Arc::new(Stage::new());
+        let stage = Stage::new();
         let now = self.clock.now();
 
         let (discovery, driver) = self.discovery();
@@ -268,7 +270,10 @@ impl Plan {
             .components(&mut self.components, Start::Discovery)
             .await?;
 
-        // Breakers are made with the endpoints they judge; here only what a user adds has to be started.
+        // The breakers of endpoints are made with them; these are for keys of the user's own.
+        let breakers = CircuitBreakerRegistry::new(breaker_policy(&self.defaults.breaker))
+            .clock(self.clock.clone())
+            .rng(self.rng.clone());
         started
             .components(&mut self.components, Start::Breakers)
             .await?;
@@ -292,6 +297,7 @@ impl Plan {
             stage,
             discovery,
             registry: self.registry,
+            breakers,
             connect,
             defaults: self.defaults,
             policies: self.policies,
@@ -318,7 +324,7 @@ impl Plan {
     }
 }
 
-/// What has been started; dropped, it stops all of it, the last first.
+/// What has been started; dropped, it stops all of it, the last first, but for connections that are in use.
 pub(crate) struct Started {
     tasks: Tasks,
     components: Vec<Arc<dyn Component>>,
@@ -364,7 +370,7 @@ impl Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
-        self.tasks.cancel();
+        self.tasks.let_go();
         let components = std::mem::take(&mut self.components);
         if !components.is_empty() {
             self.tasks.finish(async move {

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use tower_mesh_breaker::CircuitBreakerRegistry;
 use tower_mesh_core::{
     Clock, Health, Instance, Instant, Kind, Recorder, Refusal, Register, RegisterError,
     Registration, Rng, ServiceName,
@@ -44,8 +45,8 @@ use crate::{
 ///
 /// # Clone
 ///
-/// A clone is the same mesh. It runs until [`shutdown`](Self::shutdown), or until the last clone of it and of every
-/// [`MeshService`] made by it is dropped.
+/// A clone is the same mesh. It runs until [`shutdown`](Self::shutdown), or until the last clone of it, every
+/// [`MeshService`] made by it and every call in flight has been dropped.
 #[derive(Clone)]
 pub struct Mesh {
     core: Arc<Core>,
@@ -58,9 +59,10 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     pub(crate) rng: Rng,
     pub(crate) recorder: Arc<dyn Recorder>,
-    pub(crate) stage: Arc<Stage>,
+    pub(crate) stage: Stage,
     pub(crate) discovery: Discovery,
     pub(crate) registry: Arc<dyn Register>,
+    pub(crate) breakers: CircuitBreakerRegistry,
     pub(crate) connect: HttpEndpoints,
     pub(crate) defaults: Policy,
     pub(crate) policies: HashMap<ServiceName, Policy>,
@@ -183,6 +185,13 @@ impl Mesh {
         Ok(())
     }
 
+    /// Breakers by a key of your own, such as a tenant or a route: each is a layer for any service.
+    ///
+    /// The breakers of endpoints and services are not among them; they come and go with those.
+    pub fn breakers(&self) -> &CircuitBreakerRegistry {
+        &self.core.breakers
+    }
+
     /// The state of the mesh as it is now.
     pub fn status(&self) -> Status {
         Status::of(&self.core, self.services.all())
@@ -262,6 +271,14 @@ impl Services {
 impl Core {
     pub(crate) fn policy(&self, service: &ServiceName) -> &Policy {
         self.policies.get(service).unwrap_or(&self.defaults)
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

@@ -14,19 +14,15 @@ use tower_mesh_core::{
 };
 use tower_service::Service;
 
-use crate::{
-    error::Error,
-    lifecycle::{Lifecycle, Stage},
-    metrics::Metrics,
-};
+use crate::{error::Error, lifecycle::Lifecycle, mesh::Core, metrics::Metrics};
 
 /// What the outermost layer knows of the service.
 #[derive(Debug)]
 pub(crate) struct Scope {
     pub(crate) service: ServiceName,
-    pub(crate) clock: Clock,
-    pub(crate) stage: Arc<Stage>,
     pub(crate) metrics: Metrics,
+    /// A call in flight keeps the mesh running, though its caller holds nothing else of it.
+    pub(crate) core: Arc<Core>,
 }
 
 impl Scope {
@@ -36,7 +32,7 @@ impl Scope {
 
     /// A call that fails after the mesh has stopped was cut off, whatever the layers saw of that.
     fn error(&self, error: BoxError) -> Error {
-        if self.stage.get() != Lifecycle::Stopped {
+        if self.core.stage.get() != Lifecycle::Stopped {
             return Error::new(&self.service, error);
         }
         let cut_off = Refusal::local(Kind::ShuttingDown).maybe_sent();
@@ -82,7 +78,7 @@ where
     type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if !self.scope.stage.is_open() {
+        if !self.scope.core.stage.is_open() {
             return Poll::Ready(Err(self.scope.shutting_down()));
         }
         self.inner
@@ -92,7 +88,12 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         // Ready once does not mean for ever: a mesh that drains meanwhile takes no new call.
-        let inner = self.scope.stage.is_open().then(|| self.inner.call(request));
+        let inner = self
+            .scope
+            .core
+            .stage
+            .is_open()
+            .then(|| self.inner.call(request));
         ResponseFuture {
             inner,
             counted: Counted {
@@ -132,7 +133,7 @@ where
         let Some(mut inner) = this.inner.as_pin_mut() else {
             return Poll::Ready(Err(counted.scope.shutting_down()));
         };
-        let clock = counted.scope.clock.clone();
+        let clock = counted.scope.core.clock.clone();
         this.call.poll(&clock, cx, |cx| {
             counted.begin(&clock);
             let result = match inner.as_mut().poll(cx) {

@@ -23,8 +23,6 @@ use crate::{
 pub(crate) struct State {
     layers: Layers,
     endpoints: Endpoints,
-    /// Keeps the mesh running as long as a client is held.
-    core: Arc<Core>,
     /// The client over hyper; made when it is first asked for, since a user's own client may be all there is.
     client: OnceLock<Stack<Addressed<HttpClient>>>,
 }
@@ -35,7 +33,6 @@ impl State {
         Self {
             layers: Layers::new(name, &endpoints, core),
             endpoints,
-            core: Arc::clone(core),
             client: OnceLock::new(),
         }
     }
@@ -62,7 +59,7 @@ impl State {
     pub(crate) fn client(self: &Arc<Self>) -> MeshService {
         let stack = self
             .client
-            .get_or_init(|| self.layers.over(self.core.connect.clone()));
+            .get_or_init(|| self.layers.over(self.layers.scope.core.connect.clone()));
         MeshService {
             stack: stack.clone(),
             timeout: self.layers.timeout,

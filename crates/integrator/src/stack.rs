@@ -109,13 +109,13 @@ impl Layers {
     }
 
     fn deadline(&self, timeout: Duration) -> DeadlineLayer {
-        DeadlineLayer::new(timeout).clock(self.scope.clock.clone())
+        DeadlineLayer::new(timeout).clock(self.scope.core.clock.clone())
     }
 }
 
 impl Layers {
     /// The layers of `service`, as its policy says.
-    pub(crate) fn new(service: &ServiceName, endpoints: &Endpoints, core: &Core) -> Self {
+    pub(crate) fn new(service: &ServiceName, endpoints: &Endpoints, core: &Arc<Core>) -> Self {
         let policy = core.policy(service);
         let (clock, rng) = (core.clock.clone(), core.rng.clone());
         let bulkhead = BulkheadLayer::new(policy.limit.max_in_flight)
@@ -134,9 +134,8 @@ impl Layers {
         Self {
             scope: Arc::new(Scope {
                 service: service.clone(),
-                clock: clock.clone(),
-                stage: Arc::clone(&core.stage),
                 metrics: Metrics::new(service, &*core.recorder),
+                core: Arc::clone(core),
             }),
             timeout: policy.timeout,
             discovery: core.discovery.layer(service),
@@ -164,7 +163,7 @@ impl Layers {
 
     /// How the retry budget stands.
     pub(crate) fn budget(&self) -> BudgetSnapshot {
-        self.budget.snapshot(self.scope.clock.now())
+        self.budget.snapshot(self.scope.core.clock.now())
     }
 
     /// The breaker of the service as a whole, if it has one.
@@ -190,7 +189,7 @@ fn retry_layer(policy: &Policy, budget: &Budget) -> RetryLayer<HttpReplay, HttpC
         .classify(HttpClassify::new())
 }
 
-fn breaker_policy(policy: &BreakerPolicy) -> tower_mesh_breaker::Policy {
+pub(crate) fn breaker_policy(policy: &BreakerPolicy) -> tower_mesh_breaker::Policy {
     tower_mesh_breaker::Policy::default()
         .consecutive_failures(policy.consecutive_failures)
         .failure_rate(policy.failure_rate)

@@ -14,25 +14,32 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub(crate) struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
+    /// Ended when the mesh is dropped; connections go on then, for the sake of the bodies that are still read.
+    background: CancellationToken,
     runtime: Handle,
 }
 
 impl Tasks {
     /// No tasks yet; they will run on the runtime of whoever calls this, if there is one.
     pub(crate) fn new() -> Option<Self> {
+        let stop = CancellationToken::new();
         Some(Self {
             tracker: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            background: stop.child_token(),
+            stop,
             runtime: Handle::try_current().ok()?,
         })
     }
 
-    /// Runs `task` until it ends or the mesh stops.
+    /// Runs `task` until it ends, or the mesh stops or is dropped.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
+        self.spawn_until(self.background.clone(), task);
+    }
+
+    fn spawn_until(&self, end: CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
         self.tracker.spawn_on(
             async move {
-                let _ = stop.run_until_cancelled(task).await;
+                let _ = end.run_until_cancelled(task).await;
             },
             &self.runtime,
         );
@@ -43,12 +50,12 @@ impl Tasks {
         self.tracker.spawn_on(task, &self.runtime);
     }
 
-    /// What hyper spawns its connections with.
+    /// What hyper spawns its connections with: they run until they end, or the mesh stops.
     pub(crate) fn executor(
         &self,
     ) -> impl Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync + 'static {
         let tasks = self.clone();
-        move |task| tasks.spawn(task)
+        move |task| tasks.spawn_until(tasks.stop.clone(), task)
     }
 
     /// How many run.
@@ -56,15 +63,15 @@ impl Tasks {
         self.tracker.len()
     }
 
-    /// Ends all of them, without waiting.
-    pub(crate) fn cancel(&self) {
-        self.stop.cancel();
-        self.tracker.close();
+    /// Ends what runs for the mesh itself; connections end when nobody uses them any more.
+    pub(crate) fn let_go(&self) {
+        self.background.cancel();
     }
 
     /// Ends all of them and waits until none runs.
     pub(crate) async fn stop(&self) {
-        self.cancel();
+        self.stop.cancel();
+        self.tracker.close();
         self.tracker.wait().await;
     }
 }
