@@ -20,8 +20,8 @@ use crate::{
     table::{Table, Work},
 };
 
-/// How many endpoints are taken in before the driver lets others run: about a millisecond's worth.
-const PORTION: usize = 4_096;
+/// How many endpoints are taken in before the driver lets others run: less than a millisecond's worth.
+const PORTION: usize = 1_024;
 
 /// How many steps are made before the driver lets others run, if the source always has more to say.
 const STEPS: usize = 32;

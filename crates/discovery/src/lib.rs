@@ -1,8 +1,8 @@
 //! Finds the endpoints of a service, and keeps them when the registry does not answer.
 //!
-//! A [`Discovery`] asks a source ([`Resolve`](tower_mesh_core::Resolve): a registry of your own, Consul, [`Static`],
-//! …) and publishes what it learns as [`Endpoints`](tower_mesh_core::Endpoints), from which balancers pick. Its
-//! [`Driver`] does all the work, so no call ever waits for the registry but the very first.
+//! A [`Discovery`] asks a source ([`Resolve`](tower_mesh_core::Resolve): [`MemoryRegistry`], [`Static`], Consul, a
+//! registry of your own) and publishes what it learns as [`Endpoints`](tower_mesh_core::Endpoints), from which
+//! balancers pick. Its [`Driver`] does all the work, so no call waits for the registry but the very first.
 //!
 //! # What happens to a request
 //!
@@ -82,6 +82,8 @@ mod source;
 mod status;
 mod table;
 mod watch;
+
+pub use tower_mesh_core::MemoryRegistry;
 
 pub use self::{
     builder::Builder,

@@ -283,3 +283,58 @@ impl fmt::Debug for Entry {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(mesh_loom)))]
+mod tests {
+    use super::*;
+    use crate::fixed::Static;
+
+    fn shared(most: usize) -> Shared {
+        let settings = Settings {
+            max_services: most.try_into().unwrap(),
+            ..Settings::default()
+        };
+        let resolve = Arc::new(Static::new());
+        Shared::new(settings, resolve, Clock::manual().0, Rng::seeded(1))
+    }
+
+    fn name(i: usize) -> ServiceName {
+        ServiceName::new(&format!("s-{i}")).unwrap()
+    }
+
+    #[test]
+    fn services_that_made_room_are_not_kept_for_a_driver_that_nobody_polls() {
+        let shared = shared(10);
+        for i in 0..1_000 {
+            assert_eq!(shared.follow(&name(i)).1, Followed::Yes);
+        }
+        let services = shared.lock();
+        assert!(services.entries.len() <= 10 && services.new.len() <= 10);
+    }
+
+    #[test]
+    fn what_was_found_and_what_was_asked_for_lately_makes_room_last() {
+        let shared = shared(32);
+        let found = shared.follow(&name(0)).0;
+        found.publish(Resolution::Found, Vec::new());
+        drop(found);
+        for i in 1..32 {
+            shared.follow(&name(i));
+        }
+        // All were asked for at the same time; two of them go.
+        shared.follow(&name(32));
+        assert!(shared.entry(&name(0)).is_some());
+        assert_eq!(shared.entries().len(), 31);
+    }
+
+    #[test]
+    fn a_service_that_is_taken_again_meanwhile_is_not_evicted() {
+        let shared = shared(10);
+        let endpoints = shared.follow(&name(0)).0;
+        let entry = shared.entry(&name(0)).unwrap();
+        assert!(!shared.evict(&entry));
+        drop(endpoints);
+        assert!(shared.evict(&entry));
+        assert!(shared.entry(&name(0)).is_none());
+    }
+}

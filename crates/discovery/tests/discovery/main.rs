@@ -8,8 +8,11 @@
 
 mod callers;
 mod changes;
+// mod contract;
 mod ends;
+mod logs;
 mod measure;
+mod registry;
 mod script;
 mod sources;
 mod updates;
