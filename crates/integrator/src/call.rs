@@ -74,8 +74,13 @@ fn request(
         let json = HeaderValue::from_static("application/json");
         request.headers_mut().insert(header::CONTENT_TYPE, json);
     }
-    if how.is_some_and(|how| how.idempotent) {
-        request.extensions_mut().insert(Idempotent::Yes);
+    if let Some(idempotent) = how.and_then(|how| how.idempotent) {
+        let mark = if idempotent {
+            Idempotent::Yes
+        } else {
+            Idempotent::No
+        };
+        request.extensions_mut().insert(mark);
     }
     Ok(request)
 }

@@ -173,8 +173,9 @@ pub struct Operation {
     pub(crate) method: http::Method,
     #[serde(deserialize_with = "value::path", default)]
     pub(crate) path: Option<http::uri::PathAndQuery>,
+    /// Unless said, the method decides.
     #[serde(default)]
-    pub(crate) idempotent: bool,
+    pub(crate) idempotent: Option<bool>,
     #[serde(deserialize_with = "value::time", default)]
     pub(crate) timeout: Option<Duration>,
 }
