@@ -10,7 +10,7 @@ use std::{
 
 use tower_mesh_core::{Instant, Ratio};
 
-use self::{buckets::Buckets, calls::LastCalls};
+pub(crate) use self::{buckets::Buckets, calls::LastCalls};
 
 /// The calls over which rates are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

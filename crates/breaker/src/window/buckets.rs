@@ -18,7 +18,7 @@ use super::Tally;
 /// What is counted is exact but for two bounds: the window reaches back between nine and ten tenths, and a bucket of
 /// more than 65,535 calls halves both numbers and goes on, so that its rate stays and its latest calls weigh more.
 #[derive(Debug)]
-pub(super) struct Buckets {
+pub(crate) struct Buckets {
     width: u64,
     buckets: [AtomicU64; BUCKETS],
 }
@@ -35,9 +35,9 @@ const LATE: u32 = 4_096;
 
 impl Buckets {
     /// However many calls are made, this many of a bucket's are counted.
-    pub(super) const SURELY_COUNTED: u32 = u16::MAX as u32 / 2;
+    pub(crate) const SURELY_COUNTED: u32 = u16::MAX as u32 / 2;
 
-    pub(super) fn new(time: Duration) -> Self {
+    pub(crate) fn new(time: Duration) -> Self {
         let width = time.as_nanos() / BUCKETS as u128;
         Self {
             width: u64::try_from(width).unwrap_or(u64::MAX).max(1),
@@ -45,7 +45,7 @@ impl Buckets {
         }
     }
 
-    pub(super) fn record(&self, against: bool, epoch: u32, now: Instant) {
+    pub(crate) fn record(&self, against: bool, epoch: u32, now: Instant) {
         let stamp = self.stamp(epoch, now);
         let bucket = &self.buckets[stamp as usize % BUCKETS];
         let _ = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
@@ -53,7 +53,7 @@ impl Buckets {
         });
     }
 
-    pub(super) fn tally(&self, epoch: u32, now: Instant) -> Tally {
+    pub(crate) fn tally(&self, epoch: u32, now: Instant) -> Tally {
         let newest = self.stamp(epoch, now);
         let mut tally = Tally::default();
         for bucket in &self.buckets {

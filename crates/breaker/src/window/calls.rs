@@ -16,7 +16,7 @@ use crate::epoch;
 /// A call that has its place and not yet written its bit counts as what stood there: what is read is off by at most the
 /// calls that are being recorded at that moment.
 #[derive(Debug)]
-pub(super) struct LastCalls {
+pub(crate) struct LastCalls {
     size: u32,
     /// The epoch (upper half) and the next place: below `size` while the ring fills, then `size` more than that.
     next: AtomicU64,
@@ -27,7 +27,7 @@ pub(super) struct LastCalls {
 const BITS: u32 = 32;
 
 impl LastCalls {
-    pub(super) fn new(calls: NonZeroU16) -> Self {
+    pub(crate) fn new(calls: NonZeroU16) -> Self {
         let size = u32::from(calls.get());
         Self {
             size,
@@ -38,7 +38,7 @@ impl LastCalls {
         }
     }
 
-    pub(super) fn record(&self, against: bool, epoch: u32) {
+    pub(crate) fn record(&self, against: bool, epoch: u32) {
         let Some(place) = self.take_place(epoch) else {
             return;
         };
@@ -68,7 +68,7 @@ impl LastCalls {
         Some(epoch::half_for(epoch, taken)? % self.size)
     }
 
-    pub(super) fn tally(&self, epoch: u32) -> Tally {
+    pub(crate) fn tally(&self, epoch: u32) -> Tally {
         let filled = epoch::half_in(epoch, self.next.load(Ordering::Relaxed));
         let against = self
             .words
