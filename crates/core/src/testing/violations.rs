@@ -26,6 +26,13 @@ impl Findings {
         }
     }
 
+    /// Notes what was found unless the rule is known to be broken.
+    pub(super) fn note_once(&mut self, rule: &'static str, found: String) {
+        if self.0.iter().all(|(known, _)| *known != rule) {
+            self.0.push((rule, found));
+        }
+    }
+
     pub(super) fn result(self) -> Result<(), Violations> {
         match self.0.is_empty() {
             true => Ok(()),

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod broken_store;
+mod contract;
+mod examined;
 mod key_value;
 mod register;
 mod resolve;
