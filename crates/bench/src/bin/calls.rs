@@ -34,14 +34,13 @@ fn run() -> Result<(), BoxError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
-    let made = runtime.block_on(async {
+    runtime.block_on(async {
         if bare {
             call(inner, calls).await
         } else {
             call(stack(endpoints, inner).await, calls).await
         }
-    });
-    made
+    })
 }
 
 /// Makes `calls` calls, one after another.
