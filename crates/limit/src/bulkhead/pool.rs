@@ -1,0 +1,143 @@
+//! What the calls of one bulkhead share.
+
+use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use tower_mesh_core::{
+    Clock, Finish, Outcome,
+    sync::{AtomicU64, Ordering},
+};
+
+use super::{error::Overloaded, handle::BulkheadSnapshot, permits::Permits};
+
+/// The state of a layer value.
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) permits: Permits,
+    pub(super) settings: Settings,
+    refused: AtomicU64,
+    timed_out: AtomicU64,
+}
+
+/// What the setters of the layer set.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) limit: NonZeroUsize,
+    pub(super) queue: usize,
+    pub(super) max_wait: Duration,
+    pub(super) clock: Clock,
+}
+
+impl Settings {
+    /// Whether a call may wait at all.
+    pub(super) fn waits(&self) -> bool {
+        self.queue > 0 && !self.max_wait.is_zero()
+    }
+}
+
+impl Pool {
+    pub(super) fn new(settings: Settings) -> Arc<Self> {
+        Arc::new(Self {
+            permits: Permits::new(settings.limit.get()),
+            settings,
+            refused: AtomicU64::new(0),
+            timed_out: AtomicU64::new(0),
+        })
+    }
+
+    /// The refusal of a call that found no permit and may not wait.
+    #[cold]
+    pub(super) fn refuse(&self) -> Overloaded {
+        self.count_refused();
+        Overloaded::full(self.permits.count().limit, self.settings.queue)
+    }
+
+    /// The refusal of a call that has waited long enough.
+    #[cold]
+    pub(super) fn give_up(&self, waited: Duration) -> Overloaded {
+        self.count_timed_out();
+        Overloaded::in_vain(self.permits.count().limit, self.settings.queue, waited)
+    }
+
+    pub(super) fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_timed_out(&self) {
+        self.timed_out.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn snapshot(&self) -> BulkheadSnapshot {
+        let count = self.permits.count();
+        BulkheadSnapshot {
+            limit: count.limit,
+            in_use: count.out,
+            waiting: count.waiting,
+            queue: self.settings.queue,
+            refused: self.refused.load(Ordering::Relaxed),
+            timed_out: self.timed_out.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Leave to run, as one of the calls that may run at once; dropping it lets the next one in.
+///
+/// A completion ([`BulkheadLayer::completion`](super::BulkheadLayer::completion)) decides how long it lasts.
+#[must_use = "dropping it lets the next call in"]
+pub struct Permit {
+    pool: Arc<Pool>,
+    /// A call has its permit from the first, and takes it later: that is one pointer less to move, and to drop. Whoever
+    /// is outside of this crate only ever sees permits that are taken.
+    taken: bool,
+}
+
+impl Permit {
+    /// One that has yet to be taken from `pool`.
+    pub(super) fn wanted(pool: Arc<Pool>) -> Self {
+        let taken = false;
+        Self { pool, taken }
+    }
+
+    /// Stands for one that has been taken from `pool`.
+    pub(super) fn taken(pool: Arc<Pool>) -> Self {
+        let taken = true;
+        Self { pool, taken }
+    }
+
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    pub(super) fn is_taken(&self) -> bool {
+        self.taken
+    }
+
+    /// Takes it, if one is free at once.
+    #[inline]
+    pub(super) fn try_take(&mut self) -> bool {
+        if self.pool.permits.try_acquire() {
+            self.taken = true;
+        }
+        self.taken
+    }
+}
+
+/// A bulkhead does not ask how a call ended: the permit lasts until it is dropped.
+impl Finish for Permit {
+    fn finish(&mut self, _: Outcome) {}
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.taken {
+            self.pool.permits.release();
+        }
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit")
+            .field("taken", &self.taken)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,59 @@
+//! The service of a deadline.
+
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tower_mesh_core::{BoxError, Clock};
+use tower_service::Service;
+
+use super::future::DeadlineFuture;
+
+/// Ends calls that are not answered in time; see [`DeadlineLayer`](super::DeadlineLayer).
+///
+/// # Clone
+///
+/// Clones share nothing: the time is each call's own.
+#[derive(Clone, Debug)]
+pub struct Deadline<S> {
+    inner: S,
+    timeout: Duration,
+    clock: Clock,
+}
+
+impl<S> Deadline<S> {
+    pub(super) fn new(inner: S, timeout: Duration, clock: Clock) -> Self {
+        Self {
+            inner,
+            timeout,
+            clock,
+        }
+    }
+}
+
+impl<S> Deadline<S> {
+    /// The service beneath.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+}
+
+impl<S, Req> Service<Req> for Deadline<S>
+where
+    S: Service<Req>,
+    S::Error: Into<BoxError>,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = DeadlineFuture<S::Future>;
+
+    /// Always ready: the wait for the inner service is part of the call, and of its time.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        DeadlineFuture::new(self.inner.call(request), self.timeout, self.clock.clone())
+    }
+}
