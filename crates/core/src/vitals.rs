@@ -1,6 +1,6 @@
 //! The state of an endpoint that calls leave behind, and the guard that leaves it.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     endpoint::{Endpoint, Spec},
@@ -160,9 +160,9 @@ impl Finish for Attempt {
             return;
         }
         let now = frame::now(&self.clock);
-        let latency = now.since(self.start);
-        load.record(outcome, latency, now, self.sampling);
-        gate.report(self.ticket, outcome, latency, now);
+        let latency_ns = now.as_nanos().saturating_sub(self.start.as_nanos());
+        load.record(outcome, latency_ns, now, self.sampling);
+        gate.report(self.ticket, outcome, Duration::from_nanos(latency_ns), now);
     }
 }
 
