@@ -1,1 +1,74 @@
-//! .
+//! Spreads calls over the endpoints of a service, by latency, load and success.
+//!
+//! [`BalanceLayer`] wraps something that makes a service for each endpoint ([`NewService`](tower_mesh_core::NewService))
+//! and gives one service, [`Balance`], for all of them.
+//!
+//! # What happens to a request
+//!
+//! [`Balance`] is always ready, and `call` only keeps the request. When the future is first polled, it
+//!
+//! 1. reads the endpoints as they are now: one atomic load of an immutable snapshot, whatever their number;
+//! 2. picks one by the [`Strategy`]: by default the best of three random ones. An endpoint whose gate is shut (open
+//!    breaker, ejected, unhealthy, draining) or whose weight is zero gets no call; one on probation gets its share of the
+//!    calls offered as probes; one that this call has tried already comes last;
+//! 3. clones that endpoint's service and polls it ready. If it is not ready at once, another is picked, at most twice;
+//!    then the call waits for the first;
+//! 4. calls it, and tells breaker, load and whoever judges the endpoint what became of it, once.
+//!
+//! An error comes back wrapped in [`AtEndpoint`](tower_mesh_core::AtEndpoint), which names the endpoint; if no endpoint
+//! may take the call, [`NoEndpoint`] says at once how many there are and what keeps each from it.
+//!
+//! A change of the endpoints costs whoever publishes it, never a caller. Endpoints that stay keep their service, with
+//! its connections; one that is removed gets no new calls, and those in flight finish.
+//!
+//! # Differences from tower
+//!
+//! `tower::balance::p2c::Balance` is not `Clone`: shared, it needs a `Buffer`, whose worker costs every call two
+//! allocations, does not scale with threads and dies for good of one panic or one error of discovery. It waits for ever
+//! when there are no endpoints, drops an endpoint whose readiness fails once, and its peak-EWMA takes a fast failure for
+//! a fast answer, so an endpoint that fails draws traffic. Here there is no worker and no lock between caller and
+//! endpoint, and failures are counted against an endpoint and kept out of its latency.
+//!
+//! # Example
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+//! use tower_mesh_balance::BalanceLayer;
+//! use tower_mesh_core::{Endpoint, Endpoints, ServiceName, Shared};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower::BoxError> {
+//! let endpoints = Endpoints::fixed(
+//!     ServiceName::new("orders")?,
+//!     [8080, 8081, 8082].map(|port| Endpoint::new(([10, 0, 0, 1], port).into())),
+//! );
+//! let mut orders = ServiceBuilder::new()
+//!     .layer(BalanceLayer::new(endpoints))
+//!     // One client for all of them; `|endpoint: &Endpoint| ...` makes one for each.
+//!     .service(Shared::new(service_fn(async |order: u32| {
+//!         Ok::<_, Infallible>(format!("order {order}"))
+//!     })));
+//!
+//! assert_eq!(orders.ready().await?.call(42).await?, "order 42");
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+mod future;
+mod layer;
+mod pick;
+mod pool;
+mod service;
+mod snapshot;
+mod strategy;
+mod table;
+
+pub use self::{
+    error::{NoEndpoint, Reason},
+    future::ResponseFuture,
+    layer::BalanceLayer,
+    service::Balance,
+    strategy::Strategy,
+};

@@ -1,0 +1,201 @@
+//! The endpoints' services, kept in step with the registry.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use arc_swap::{ArcSwap, Guard};
+use tower_mesh_core::{
+    Attempt, Clock, Endpoint, EndpointSet, Endpoints, Instant, NewService, Subscriber,
+};
+
+use crate::{
+    error::{NoEndpoint, Reason, Tally},
+    pick::{Avoid, Chance, pick},
+    snapshot::Snapshot,
+    strategy::Strategy,
+};
+
+/// What all clones of a balancer and their calls share. `J` is the pair of classifier and completion.
+pub(crate) struct Pool<S, J> {
+    snapshot: ArcSwap<Snapshot<S>>,
+    pub(crate) settings: Settings,
+    pub(crate) judging: J,
+    endpoints: Endpoints,
+    make: Make<S>,
+}
+
+/// The `NewService` runs only when endpoints change, so its type need not be everyone's.
+type Make<S> = Box<dyn NewService<Endpoint, Service = S> + Send + Sync>;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) strategy: Strategy,
+    pub(crate) clock: Clock,
+    pub(crate) chance: Chance,
+}
+
+/// How often the updater lets others run before it frees a snapshot that is still being read.
+const PATIENCE: usize = 1_000;
+
+impl<S, J> Pool<S, J>
+where
+    S: Send + Sync + 'static,
+    J: Send + Sync + 'static,
+{
+    /// A pool that follows `endpoints` as long as it lives.
+    pub(crate) fn new(
+        endpoints: Endpoints,
+        make: Make<S>,
+        settings: Settings,
+        judging: J,
+    ) -> Arc<Self> {
+        let set = Guard::into_inner(endpoints.current());
+        let first = Snapshot::new(None, set, |endpoint| made(&*make, endpoint));
+        let pool = Arc::new(Self {
+            snapshot: ArcSwap::from_pointee(first),
+            settings,
+            judging,
+            endpoints: endpoints.clone(),
+            make,
+        });
+        endpoints.subscribe(&pool);
+        pool
+    }
+}
+
+impl<S, J> Pool<S, J> {
+    /// Makes the snapshot of the newest set, unless that is there already.
+    ///
+    /// Services are made under no lock. Of several who update at once, one wins and the others look again.
+    fn update(&self) {
+        loop {
+            let old = self.snapshot.load_full();
+            let set = Guard::into_inner(self.endpoints.current());
+            if set.revision() <= old.set.revision() {
+                return;
+            }
+            let new = Snapshot::new(Some(&old), set, |endpoint| made(&*self.make, endpoint));
+            let seen = self.snapshot.compare_and_swap(&old, Arc::new(new));
+            if Arc::ptr_eq(&seen, &old) {
+                drop(seen);
+                return retire(old);
+            }
+        }
+    }
+}
+
+impl<S: Send + Sync, J: Send + Sync> Subscriber for Pool<S, J> {
+    fn changed(&self, _: &EndpointSet) {
+        self.update();
+    }
+}
+
+fn made<S>(make: &dyn NewService<Endpoint, Service = S>, endpoint: &Endpoint) -> Option<S> {
+    // The endpoint is left out until the next change of the set, when its service is tried again.
+    catch_unwind(AssertUnwindSafe(|| make.new_service(endpoint)))
+        .inspect_err(|_| {
+            tracing::error!(
+                endpoint = endpoint.id(),
+                "making the service of an endpoint panicked, it takes no calls"
+            );
+        })
+        .ok()
+}
+
+/// Frees a snapshot that has been replaced.
+///
+/// Readers hold it for less than a microsecond; whoever is last frees it, and that should be the updater, not a call.
+fn retire<S>(old: Arc<Snapshot<S>>) {
+    for _ in 0..PATIENCE {
+        if Arc::strong_count(&old) == 1 {
+            break;
+        }
+        std::thread::yield_now();
+    }
+}
+
+impl<S: Clone, J> Pool<S, J> {
+    /// Picks an endpoint that is not to be avoided and begins an attempt there; nothing if there is none.
+    pub(crate) fn admit(&self, now: Instant, probe: bool, avoid: &Avoid) -> Option<(S, Attempt)> {
+        let Settings {
+            strategy,
+            clock,
+            chance,
+        } = &self.settings;
+        let snapshot = self.snapshot.load();
+        let index = pick(snapshot.field(), *strategy, chance, now, probe, avoid)?;
+        let vitals = snapshot.set.endpoints()[index].vitals();
+        match vitals.attempt_at(now, clock, strategy.sampling()) {
+            Ok(attempt) => Some((snapshot.service(index)?.clone(), attempt)),
+            Err(_) => self.admit_another(now, vitals.key(), avoid),
+        }
+    }
+
+    /// Goes on after a gate has refused that was seen open: its last place on probation went to someone else, or the
+    /// endpoint was removed just now.
+    #[cold]
+    fn admit_another(&self, now: Instant, refused: u32, avoid: &Avoid) -> Option<(S, Attempt)> {
+        let mut avoid = *avoid;
+        if avoid.add(refused) {
+            self.admit(now, false, &avoid)
+        } else {
+            None
+        }
+    }
+
+    /// Begins an attempt at any endpoint that admits one, beginning anywhere.
+    ///
+    /// # Errors
+    ///
+    /// [`NoEndpoint`] if each of them refuses, with what keeps it.
+    #[cold]
+    pub(crate) fn admit_any(&self, now: Instant) -> Result<(S, Attempt), NoEndpoint> {
+        let Settings {
+            strategy,
+            clock,
+            chance,
+        } = &self.settings;
+        let snapshot = self.snapshot.load();
+        let endpoints = snapshot.set.endpoints();
+        let mut tally = Tally::default();
+        let first = chance.rng.below(endpoints.len());
+        for index in (first..endpoints.len()).chain(0..first) {
+            let Some(service) = snapshot.service(index) else {
+                tally.count(Reason::NotMade, None);
+                continue;
+            };
+            if !snapshot.table.contains(index) {
+                tally.count(Reason::Weightless, None);
+                continue;
+            }
+            match endpoints[index]
+                .vitals()
+                .attempt_at(now, clock, strategy.sampling())
+            {
+                Ok(attempt) => return Ok((service.clone(), attempt)),
+                Err(shut) => {
+                    let back_in = shut.until().map(|until| until.since(now));
+                    tally.count(Reason::Judge(shut.by()), back_in);
+                }
+            }
+        }
+        Err(NoEndpoint::new(
+            self.endpoints.service(),
+            &snapshot.set,
+            tally,
+        ))
+    }
+}
+
+impl<S, J> fmt::Debug for Pool<S, J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("service", self.endpoints.service())
+            .field("snapshot", &*self.snapshot.load())
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

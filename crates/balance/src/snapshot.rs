@@ -1,0 +1,134 @@
+//! All that a pick reads, made by the updater and never changed.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use tower_mesh_core::{Endpoint, EndpointSet};
+
+use crate::{pick::Field, table::Table};
+
+/// The endpoints of one revision and a service for each.
+pub(crate) struct Snapshot<S> {
+    pub(crate) set: Arc<EndpointSet>,
+    /// At the same index as its endpoint; none if it could not be made. Shared between snapshots, so that an update
+    /// costs one reference count for each endpoint that stays, whatever a clone of `S` costs.
+    services: Box<[Option<Arc<S>>]>,
+    /// Kept here since an update would else have to look at every description.
+    weights: Box<[u16]>,
+    pub(crate) table: Table,
+}
+
+/// How many peers the latency of a new endpoint is estimated from.
+const PEERS: usize = 101;
+
+impl<S> Snapshot<S> {
+    /// The snapshot of `set`. Endpoints that `old` had keep their service; for the others, and for those whose service
+    /// could not be made before, `make` makes one.
+    pub(crate) fn new(
+        old: Option<&Self>,
+        set: Arc<EndpointSet>,
+        mut make: impl FnMut(&Endpoint) -> Option<S>,
+    ) -> Self {
+        let endpoints = set.endpoints();
+        let kept = Kept::new(old.map_or(&[], |old| old.set.endpoints()), endpoints);
+        let mut services = Vec::with_capacity(endpoints.len());
+        let mut weights = Vec::with_capacity(endpoints.len());
+        let mut fresh = Vec::new();
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            let before = old.zip(kept.before(index, endpoint));
+            let service = before.and_then(|(old, at)| old.services[at].clone());
+            let described =
+                before.filter(|(old, at)| old.set.endpoints()[*at].same_description(endpoint));
+            weights.push(match described {
+                Some((old, at)) => old.weights[at],
+                None => endpoint.weight().get(),
+            });
+            services.push(service.or_else(|| make(endpoint).map(Arc::new)));
+            if before.is_none() {
+                fresh.push(endpoint);
+            }
+        }
+        if let Some(latency) = median_latency(endpoints).filter(|_| !fresh.is_empty()) {
+            for endpoint in fresh {
+                endpoint.vitals().load().seed(latency);
+            }
+        }
+        Self {
+            table: Table::new(&weights, |index| services[index].is_some()),
+            services: services.into(),
+            weights: weights.into(),
+            set,
+        }
+    }
+
+    /// What a pick chooses from.
+    pub(crate) fn field(&self) -> Field<'_> {
+        Field {
+            endpoints: self.set.endpoints(),
+            table: &self.table,
+        }
+    }
+
+    /// The service of the endpoint at `index`.
+    pub(crate) fn service(&self, index: usize) -> Option<&S> {
+        self.services[index].as_deref()
+    }
+}
+
+impl<S> fmt::Debug for Snapshot<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("revision", &self.set.revision())
+            .field("endpoints", &self.services.len())
+            .field("taking_calls", &self.table.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the endpoints of a new set were in the old one.
+///
+/// Most updates change a few of many: what is the same at both ends is found by comparing pointers, and only what lies
+/// between is hashed.
+struct Kept<'a> {
+    head: usize,
+    /// From this index on, it is the same as in the old set, moved by `shift`.
+    tail: usize,
+    shift: isize,
+    between: HashMap<&'a Endpoint, usize>,
+}
+
+impl<'a> Kept<'a> {
+    fn new(old: &'a [Endpoint], new: &[Endpoint]) -> Self {
+        let same = |(a, b): &(&Endpoint, &Endpoint)| Arc::ptr_eq(a.vitals(), b.vitals()) || a == b;
+        let head = old.iter().zip(new).take_while(same).count();
+        let ends = old[head..].iter().rev().zip(new[head..].iter().rev());
+        let tail = ends.take_while(same).count();
+        let between = old[head..old.len() - tail].iter();
+        Self {
+            head,
+            tail: new.len() - tail,
+            shift: old.len() as isize - new.len() as isize,
+            between: between.zip(head..).collect(),
+        }
+    }
+
+    /// Where `endpoint`, now at `index`, was before.
+    fn before(&self, index: usize, endpoint: &Endpoint) -> Option<usize> {
+        match index {
+            _ if index < self.head => Some(index),
+            _ if index >= self.tail => index.checked_add_signed(self.shift),
+            _ => self.between.get(endpoint).copied(),
+        }
+    }
+}
+
+/// The median of what `endpoints` are known to take, of a sample if they are many.
+fn median_latency(endpoints: &[Endpoint]) -> Option<f32> {
+    let step = endpoints.len() / PEERS + 1;
+    let mut known: Vec<f32> = endpoints
+        .iter()
+        .step_by(step)
+        .filter_map(|endpoint| endpoint.vitals().load().latency_us())
+        .collect();
+    known.sort_unstable_by(f32::total_cmp);
+    known.get(known.len() / 2).copied()
+}
