@@ -23,6 +23,8 @@ pub mod frame;
 mod gate;
 pub mod kv;
 mod load;
+#[cfg(all(test, mesh_loom))]
+mod loom_models;
 mod memory;
 pub mod metrics;
 mod name;
