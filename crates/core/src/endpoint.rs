@@ -330,6 +330,7 @@ impl fmt::Debug for Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn endpoint(port: u16) -> Endpoint {
         Endpoint::new(([127, 0, 0, 1], port).into())
@@ -385,6 +386,25 @@ mod tests {
                 Ok(Weight::new(weight)),
                 "{number}"
             );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_number_is_a_weight_or_refused_and_order_is_kept(a in any::<f64>(), b in 0.0..100_000.0) {
+            let refused = a.is_nan() || a.is_infinite() || a < 0.0;
+            prop_assert_eq!(Weight::from_f64(a).is_err(), refused);
+            if let Ok(weight) = Weight::from_f64(a) {
+                prop_assert_eq!(weight.get() == 0, a == 0.0);
+                let other = Weight::from_f64(b).unwrap();
+                let in_order = if a <= b { weight <= other } else { weight >= other };
+                prop_assert!(in_order, "{a} and {b} became {weight:?} and {other:?}");
+            }
+        }
+
+        #[test]
+        fn a_weight_comes_back_as_it_was(weight in any::<u16>()) {
+            prop_assert_eq!(Weight::from_f64(f64::from(weight)), Ok(Weight::new(weight)));
         }
     }
 

@@ -196,10 +196,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_accepted_name_is_safe_in_a_url(name in ".{0,300}") {
-            if let Ok(name) = ServiceName::new(&name) {
-                prop_assert!(name.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)));
-                prop_assert!(!name.as_str().contains(".."));
+        fn exactly_what_is_safe_in_a_url_is_accepted(name in "[a.-]{0,6}|[a-zA-Z0-9_.-]{1,300}|.{0,40}|\\PC{250,256}") {
+            let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+            let safe = (1..=253).contains(&name.len())
+                && name.bytes().all(allowed)
+                && name.as_bytes()[0].is_ascii_alphanumeric()
+                && name.split('.').all(|part| !part.is_empty());
+            match ServiceName::new(&name) {
+                Ok(accepted) => {
+                    prop_assert!(safe, "{:?} was accepted", name);
+                    prop_assert_eq!(accepted.as_str(), name);
+                }
+                Err(refused) => {
+                    prop_assert!(!safe, "{:?} was refused: {}", name, refused);
+                    let message = refused.to_string();
+                    prop_assert!(message.len() < 600 && !message.chars().any(char::is_control));
+                }
             }
         }
     }
