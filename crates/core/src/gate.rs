@@ -19,7 +19,8 @@ use crate::{
 /// While all judges are content the gate is one atomic word, and admission is one load. A judge that is not raises its
 /// flag ([`GateHandle`]); only then is it asked.
 pub struct Gate {
-    /// Bits 0..8: a flag for each judge that is not content. Bits 32..64: the epoch.
+    /// Bits 0..8: a flag for each judge that is not content. Bits 8..16: a flag for each judge there is. Bits 32..64: the
+    /// epoch.
     word: AtomicU64,
     judges: [OnceLock<Arc<dyn Judge>>; JudgeKind::COUNT],
 }
@@ -46,9 +47,14 @@ impl JudgeKind {
     const fn flag(self) -> u64 {
         1 << self as u8
     }
+
+    const fn attached(self) -> u64 {
+        self.flag() << ATTACHED_SHIFT
+    }
 }
 
 const EPOCH_SHIFT: u32 = 32;
+const ATTACHED_SHIFT: u32 = 8;
 const FLAGS: u64 = 0xff;
 
 /// How open a gate is.
@@ -174,8 +180,14 @@ impl Gate {
         }
     }
 
-    pub(crate) fn slot(&self, kind: JudgeKind) -> &OnceLock<Arc<dyn Judge>> {
-        &self.judges[kind as usize]
+    pub(crate) fn attach(
+        &self,
+        kind: JudgeKind,
+        make: impl FnOnce() -> Arc<dyn Judge>,
+    ) -> &Arc<dyn Judge> {
+        let judge = self.judges[kind as usize].get_or_init(make);
+        self.word.fetch_or(kind.attached(), Ordering::AcqRel);
+        judge
     }
 
     /// The judge of this kind, if one is attached.
@@ -244,22 +256,35 @@ impl Gate {
     }
 
     fn flagged(&self, word: u64) -> impl Iterator<Item = (usize, &Arc<dyn Judge>)> {
-        self.judges
-            .iter()
-            .enumerate()
-            .filter(move |(i, _)| word & (1 << i) != 0)
-            .filter_map(|(i, judge)| Some((i, judge.get()?)))
+        // One round for each flag that is set, which is one at most in nearly every call.
+        let mut flags = word & FLAGS;
+        std::iter::from_fn(move || {
+            while flags != 0 {
+                let kind = flags.trailing_zeros() as usize;
+                flags &= flags - 1;
+                if let Some(judge) = self.judges.get(kind).and_then(OnceLock::get) {
+                    return Some((kind, judge));
+                }
+            }
+            None
+        })
     }
 
-    pub(crate) fn report(&self, ticket: Ticket, outcome: Outcome, latency: Duration, now: Instant) {
-        for judge in self.judges.iter().filter_map(OnceLock::get) {
-            judge.report(ticket, outcome, latency, now);
+    fn attached(&self) -> impl Iterator<Item = &Arc<dyn Judge>> {
+        let word = self.word.load(Ordering::Acquire);
+        self.flagged(word >> ATTACHED_SHIFT).map(|(_, judge)| judge)
+    }
+
+    #[inline]
+    pub(crate) fn report(&self, ticket: Ticket, outcome: Outcome, nanos: u64, now: Instant) {
+        for judge in self.attached() {
+            judge.report(ticket, outcome, Duration::from_nanos(nanos), now);
         }
     }
 
     pub(crate) fn release(&self, ticket: Ticket) {
         if ticket.probe {
-            for judge in self.judges.iter().filter_map(OnceLock::get) {
+            for judge in self.attached() {
                 judge.release(ticket);
             }
         }

@@ -1,6 +1,6 @@
 //! The state of an endpoint that calls leave behind, and the guard that leaves it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use crate::{
     endpoint::{Endpoint, Spec},
@@ -69,9 +69,7 @@ impl Vitals {
         kind: JudgeKind,
         make: impl FnOnce(GateHandle) -> Arc<dyn Judge>,
     ) -> &Arc<dyn Judge> {
-        self.gate
-            .slot(kind)
-            .get_or_init(|| make(GateHandle::new(self, kind)))
+        self.gate.attach(kind, || make(GateHandle::new(self, kind)))
     }
 
     /// Admits one attempt.
@@ -162,7 +160,7 @@ impl Finish for Attempt {
         let now = frame::now(&self.clock);
         let latency_ns = now.as_nanos().saturating_sub(self.start.as_nanos());
         load.record(outcome, latency_ns, now, self.sampling);
-        gate.report(self.ticket, outcome, Duration::from_nanos(latency_ns), now);
+        gate.report(self.ticket, outcome, latency_ns, now);
     }
 }
 
