@@ -126,25 +126,22 @@ where
             true => Avoid::tried(frame::was_tried),
             false => Avoid::default(),
         };
-        let picked = match self.pool.admit(now, !retry, &avoid) {
-            Some(picked) => picked,
-            None => self.pool.admit_any(now)?,
+        let picked = self.pool.admit(now, !retry, &avoid, &mut self.attempt.0);
+        let service = match picked {
+            Some(service) => service,
+            None => self.pool.admit_any(now, &mut self.attempt.0)?,
         };
-        Ok(self.begin(picked))
+        frame::mark_tried(self.attempt.key());
+        Ok(service)
     }
 
     /// Begins an attempt at another endpoint, unless that has been done often enough or there is none.
     fn pick_another(&mut self, avoid: &Avoid) -> Option<S> {
         *self.repicks = self.repicks.checked_sub(1)?;
         let now = frame::now(&self.pool.settings.clock);
-        let picked = self.pool.admit(now, false, avoid)?;
-        Some(self.begin(picked))
-    }
-
-    fn begin(&mut self, (service, attempt): (S, Attempt)) -> S {
-        frame::mark_tried(attempt.vitals().key());
-        self.attempt.0 = Some(attempt);
-        service
+        let service = self.pool.admit(now, false, avoid, &mut self.attempt.0)?;
+        frame::mark_tried(self.attempt.key());
+        Some(service)
     }
 
     /// Polls `service` ready and calls it.
@@ -232,13 +229,11 @@ where
         self.stage.set(Stage::Over);
         let (classify, completion) = &self.pool.judging;
         let response = answer.map_err(|error| blame(classify, self.attempt, error))?;
-        let bomb = Bomb(self.attempt);
-        let verdict = classify.classify(Ok(&response)).into();
-        let mut attempt = bomb.take();
-        if let Verdict::Done(outcome) = verdict {
-            attempt.finish(outcome);
+        let mut bomb = Bomb(self.attempt);
+        if let Verdict::Done(outcome) = classify.classify(Ok(&response)).into() {
+            bomb.finish(outcome);
         }
-        Ok(completion.track_completion(attempt, response))
+        Ok(completion.track_completion(bomb.take(), response))
     }
 }
 
@@ -321,6 +316,12 @@ impl Bomb<'_> {
         mem::forget(self);
     }
 
+    fn finish(&mut self, outcome: Outcome) {
+        if let Some(attempt) = &mut self.0.0 {
+            attempt.finish(outcome);
+        }
+    }
+
     fn take(self) -> Attempt {
         self.0.0.take().expect("an answer belongs to an attempt")
     }
@@ -328,9 +329,7 @@ impl Bomb<'_> {
 
 impl Drop for Bomb<'_> {
     fn drop(&mut self) {
-        if let Some(attempt) = &mut self.0.0 {
-            attempt.finish(Outcome::failure());
-        }
+        self.finish(Outcome::failure());
     }
 }
 
