@@ -206,9 +206,9 @@ fn weight(elapsed_us: f32) -> f32 {
     (1.0 - 1.0 / (1.0 + x + 0.5 * x * x)).max(LEAST_WEIGHT)
 }
 
-/// As microseconds. Through `i64`, since there is an instruction for that; no clock runs for the 292 years it holds.
+/// As microseconds. Half of it fits an `i64`, for which there is an instruction that a `u64` lacks.
 fn micros(nanos: u64) -> f32 {
-    nanos as i64 as f32 / 1e3
+    (nanos >> 1) as i64 as f32 / 500.0
 }
 
 fn decayed_peak(peak: u64, now: Instant) -> Option<f64> {
@@ -324,6 +324,13 @@ mod tests {
         assert!((peak - 736_000.0).abs() < 1_000.0, "{peak}");
         record(&load, Outcome::success(), Duration::from_secs(3), later);
         assert_eq!(load.peak_us(later), Some(3e6));
+    }
+
+    #[test]
+    fn no_latency_is_negative_not_even_that_of_centuries() {
+        let load = Load::new();
+        load.record(Outcome::success(), u64::MAX, Instant::NEVER, Sampling::Mean);
+        assert!(load.latency_us() > Some(1e16));
     }
 
     #[test]
