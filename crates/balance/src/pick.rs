@@ -190,24 +190,27 @@ impl<'a> Search<'a> {
                 break;
             }
         }
-        match best.index().or(on_probation) {
-            None if !all => self.scan(WANTED, cost),
+        match best.index() {
+            None if all || (self.probe && on_probation.is_some()) => on_probation,
+            None => self.scan(WANTED, cost),
             picked => picked,
         }
     }
 
-    /// The cheapest of the first open ones, looking at all from somewhere on.
+    /// The cheapest of the first open ones, looking at all in a random order: those that are shut may well be neighbours.
     fn scan(
         &self,
         wanted: usize,
         cost: impl Fn(&Load, f32, &Moment) -> f32 + Copy,
     ) -> Option<usize> {
         let places = self.field.table.len();
-        let first = self.rng.below(places);
+        let mut place = self.rng.below(places);
+        let stride = stride(self.rng, places);
         let mut best = Best::default();
         let mut on_probation = None;
-        for place in (first..places).chain(0..first) {
+        for _ in 0..places {
             let seat = self.seat(place);
+            place = (place + stride) % places;
             match self.look(seat.vitals) {
                 Look::Open => {
                     best.compare(seat, cost(seat.vitals.load(), seat.relative, self.at));
@@ -242,6 +245,18 @@ impl<'a> Search<'a> {
             Standing::Shut(_) => Look::Out,
         }
     }
+}
+
+/// A random step that leads from any place to all of them: one that has no divisor in common with their number.
+fn stride(rng: &Rng, places: usize) -> usize {
+    fn common_divisor(a: usize, b: usize) -> usize {
+        if b == 0 { a } else { common_divisor(b, a % b) }
+    }
+
+    let mut steps = (0..32).map(|_| 1 + rng.below(places));
+    steps
+        .find(|step| common_divisor(*step, places) == 1)
+        .unwrap_or(1)
 }
 
 /// Who sits at a place.
@@ -293,3 +308,6 @@ impl Best {
         (self.index != usize::MAX).then_some(self.index)
     }
 }
+
+#[cfg(all(test, not(mesh_loom)))]
+mod tests;

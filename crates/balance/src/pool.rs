@@ -139,7 +139,7 @@ impl<S: Clone, J> Pool<S, J> {
         let vitals = snapshot.set.endpoints()[index].vitals();
         match vitals.attempt_at(now, clock, strategy.sampling()) {
             Ok(admitted) => *attempt = Some(admitted),
-            Err(_) => return self.admit_another(now, vitals.key(), avoid, attempt),
+            Err(_) => return self.admit_another(now, probe, vitals.key(), avoid, attempt),
         }
         snapshot.service(index).cloned()
     }
@@ -151,13 +151,14 @@ impl<S: Clone, J> Pool<S, J> {
     fn admit_another(
         &self,
         now: Instant,
+        probe: bool,
         refused: u32,
         avoid: &Avoid,
         attempt: &mut Option<Attempt>,
     ) -> Option<S> {
         let mut avoid = *avoid;
         if avoid.add(refused) {
-            self.admit(now, false, &avoid, attempt)
+            self.admit(now, probe, &avoid, attempt)
         } else {
             None
         }
