@@ -20,6 +20,7 @@
 
 use std::{
     cell::Cell,
+    mem,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -163,16 +164,21 @@ impl Frame {
 }
 
 /// The time of this poll: read from `clock` once, then shared by all layers of the call.
+#[inline]
 pub fn now(clock: &Clock) -> Instant {
-    FRAME.with(|frame| {
-        if frame.clock.get() != clock.identity() {
-            return clock.now();
-        }
-        if frame.now.get() == UNREAD {
-            frame.now.set(clock.now());
-        }
-        frame.now.get()
+    FRAME.with(|frame| match frame.now.get() {
+        now if now != UNREAD && frame.clock.get() == clock.identity() => now,
+        _ => read(frame, clock),
     })
+}
+
+#[inline(never)] // One reading for many looks at it, which are inlined.
+fn read(frame: &Frame, clock: &Clock) -> Instant {
+    let now = clock.now();
+    if frame.clock.get() == clock.identity() {
+        frame.now.set(now);
+    }
+    now
 }
 
 /// When the call has to be over, if it has a deadline.
@@ -354,7 +360,8 @@ pin_project! {
     ///
     /// Dropping it cancels the timer.
     pub struct Call {
-        facts: Facts,
+        // None until it is pending in a frame of its own: a layer beneath another never needs any.
+        facts: Option<Facts>,
         #[pin]
         timer: Option<Sleep>,
     }
@@ -364,7 +371,7 @@ impl Call {
     /// A call that has not begun.
     pub const fn new() -> Self {
         Self {
-            facts: NO_FACTS,
+            facts: None,
             timer: None,
         }
     }
@@ -380,21 +387,19 @@ impl Call {
     ) -> Poll<T> {
         let mut this = self.project();
         loop {
-            this.facts.wake = Instant::NEVER;
-            let out = {
-                let opened = Opened::new(clock, this.facts);
+            let facts = {
+                let opened = Opened::new(clock, this.facts.as_ref().unwrap_or(&NO_FACTS));
                 let out = step(cx);
-                *this.facts = opened.facts();
-                out
+                if out.is_ready() {
+                    return out;
+                }
+                this.facts.insert(opened.facts())
             };
-            let at = this.facts.wake;
-            if out.is_ready() || at == Instant::NEVER {
-                return out;
-            }
-            if poll_timer(this.timer.as_mut(), clock, at, cx).is_pending() {
+            let at = mem::replace(&mut facts.wake, Instant::NEVER);
+            if at == Instant::NEVER || poll_timer(this.timer.as_mut(), clock, at, cx).is_pending() {
                 return Poll::Pending;
             }
-            this.facts.fired = at;
+            facts.fired = at;
         }
     }
 
@@ -422,7 +427,7 @@ impl Default for Call {
 impl std::fmt::Debug for Call {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Call")
-            .field("deadline", &self.facts.deadline)
+            .field("deadline", &self.facts.map(|facts| facts.deadline))
             .field("timer", &self.timer)
             .finish_non_exhaustive()
     }
