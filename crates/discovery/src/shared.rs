@@ -291,7 +291,7 @@ mod tests {
 
     fn shared(most: usize) -> Shared {
         let settings = Settings {
-            max_services: most.try_into().unwrap(),
+            max_services: most.try_into().expect("not zero"),
             ..Settings::default()
         };
         let resolve = Arc::new(Static::new());
@@ -299,7 +299,7 @@ mod tests {
     }
 
     fn name(i: usize) -> ServiceName {
-        ServiceName::new(&format!("s-{i}")).unwrap()
+        ServiceName::new(&format!("s-{i}")).expect("a name")
     }
 
     #[test]

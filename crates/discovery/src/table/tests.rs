@@ -16,7 +16,7 @@ fn endpoint(id: &str, port: u16) -> Endpoint {
 }
 
 fn take_in(table: &mut Table, update: Update, hold: bool) -> (bool, Faults) {
-    let mut work = table.begin(update, MOST).unwrap();
+    let mut work = table.begin(update, MOST).expect("within the limit");
     while !table.work(&mut work, 3) {}
     (table.settle(hold), work.into_faults())
 }

@@ -96,11 +96,10 @@ async fn a_call_that_waits_says_so_and_takes_no_part_of_an_attempt() {
         script.replace(&orders(), &[endpoint(1)]);
     });
     let spent = poll_fn(|cx| {
-        let polled = outer.as_mut().poll(&clock, cx, |cx| {
+        outer.as_mut().poll(&clock, cx, |cx| {
             let polled = call.as_mut().poll(cx);
             polled.map(|answer| answer.map(|_| frame::spent(clock.now())))
-        });
-        polled
+        })
     });
     let spent = spent.await.unwrap();
     answers.await.unwrap();

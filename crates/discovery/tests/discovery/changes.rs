@@ -94,6 +94,18 @@ async fn only_what_comes_and_goes_is_said() {
     assert_eq!(said(&mut changes), []);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_change_wakes_whoever_waits_for_it() {
+    let script = Script::new();
+    let discovery = start(Discovery::builder(script.clone()));
+    let mut changes = discovery.changes(&orders(), dial);
+    let waits = tokio::spawn(async move { changes.next().await.is_some() });
+    moment().await;
+    script.replace(&orders(), &[endpoint(1)]);
+    moment().await;
+    assert!(waits.is_finished());
+}
+
 /// Calls through tower's `Buffer` and `Balance` over `discover`.
 fn balanced<D>(discover: D) -> Buffer<(), <Balance<D, ()> as Service<()>>::Future>
 where

@@ -1,10 +1,14 @@
-//! The contract of every service, for the layer: while the answer is there, and while it never comes.
+//! The contract of every service, for the layer: when the answer is there, and when it comes while the call waits.
 
+use futures_util::{StreamExt, stream};
 use tower::Layer;
-use tower_mesh_core::testing::contract::{Contract, Subject};
+use tower_mesh_core::{
+    Clock, Empties, Resolve, ServiceName, Update, Updates,
+    testing::contract::{Contract, Subject},
+};
 use tower_mesh_discovery::{Discovery, MemoryRegistry};
 
-use crate::script::{Script, endpoint, orders, secs, start};
+use crate::script::{endpoint, orders, secs, start};
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_is_found_keeps_the_contract() {
@@ -19,18 +23,34 @@ async fn a_service_that_is_found_keeps_the_contract() {
         .expect("it keeps the contract");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_service_that_is_never_found_ends_calls_in_time() {
-    use tower_mesh_core::testing::contract::Rule;
+/// Answers after a second.
+struct Slow;
 
-    let discovery = start(Discovery::builder(Script::new()));
-    let layer = discovery.layer(&orders()).wait(secs(3));
+impl Resolve for Slow {
+    fn resolve(&self, _: &ServiceName) -> Updates {
+        let answer = async {
+            Clock::tokio().sleep(secs(1)).await;
+            Ok(Update::Replace(vec![endpoint(1)]))
+        };
+        Box::pin(stream::once(answer).chain(stream::pending()))
+    }
+
+    fn empties(&self) -> Empties {
+        Empties::Authoritative
+    }
+
+    fn name(&self) -> &'static str {
+        "slow"
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_found_while_the_call_waits_keeps_the_contract() {
     Contract::new(|| "request", || "response")
-        .ends_within(secs(3))
-        // It answers with an error.
-        .without(Rule::Answers)
-        .without(Rule::AnswersCloned)
-        .check(|inner| Subject::new(layer.layer(inner)))
+        .check(|inner| {
+            let discovery = start(Discovery::builder(Slow));
+            Subject::new(discovery.layer(&orders()).layer(inner))
+        })
         .await
         .expect("it keeps the contract");
 }

@@ -1,6 +1,7 @@
 //! What discovery does for its callers, against a source that says what the test tells it to.
 
 #![cfg(not(mesh_loom))]
+#![allow(clippy::unwrap_used, reason = "the helpers of a test are tests")]
 #![allow(
     clippy::disallowed_methods,
     reason = "a test spawns what it drives, and its runtime ends with it"
@@ -8,7 +9,7 @@
 
 mod callers;
 mod changes;
-// mod contract;
+mod contract;
 mod ends;
 mod logs;
 mod measure;

@@ -131,6 +131,7 @@ impl Resolve for Script {
         assert!(!panics, "no stream for you");
         let mut dies = PanicsWhenDropped(false);
         Box::pin(stream::poll_fn(move |cx| {
+            let dies = &mut dies; // All of it, not the flag alone.
             receive.poll_recv(cx).map(|say| match say {
                 Some(Say::Update(update)) => Some(Ok(update)),
                 Some(Say::Fail(why)) => Some(Err(ResolveError::new(why))),
