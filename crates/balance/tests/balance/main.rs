@@ -1,0 +1,6 @@
+//! The balancer over services that the test plays.
+
+mod calls;
+mod failures;
+mod fleet;
+mod updates;
