@@ -147,7 +147,7 @@ impl fmt::Display for FailedAttempt {
     }
 }
 
-/// The failed attempts of a call; empty, and without memory of its own, until one fails and is retried.
+/// The failed attempts of a call.
 #[derive(Debug)]
 pub(crate) struct History {
     made: u32,
@@ -160,15 +160,17 @@ const TOLD: usize = 8;
 /// What is longer is cut off: errors may contain what the endpoint says.
 const LONGEST_TEXT: usize = 256;
 
-impl History {
-    pub(crate) const fn new() -> Self {
+impl Default for History {
+    fn default() -> Self {
         Self {
             made: 0,
             sent: Sent::Never,
             attempts: Vec::new(),
         }
     }
+}
 
+impl History {
     /// Notes an attempt that has failed, with an error or with a response.
     pub(crate) fn note(&mut self, outcome: Outcome, error: Option<&BoxError>) {
         self.made = self.made.saturating_add(1);
@@ -295,13 +297,18 @@ mod tests {
     impl Error for Endless {}
 
     fn exhausted(outcome: Outcome, errors: Vec<BoxError>) -> Exhausted {
-        let mut history = History::new();
+        let mut history = History::default();
         let mut last = None;
         for error in errors {
             history.note(outcome, Some(&error));
             last = Some(error);
         }
-        Exhausted::new(history, Why::BudgetEmpty, outcome, last.unwrap())
+        Exhausted::new(
+            history,
+            Why::BudgetEmpty,
+            outcome,
+            last.expect("at least one error"),
+        )
     }
 
     #[test]
@@ -335,7 +342,7 @@ mod tests {
     #[test]
     fn it_was_never_sent_only_if_no_attempt_was() {
         let sent = |outcomes: &[Outcome]| {
-            let mut history = History::new();
+            let mut history = History::default();
             for outcome in outcomes {
                 history.note(*outcome, None);
             }

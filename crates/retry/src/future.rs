@@ -1,7 +1,6 @@
 use std::{
     fmt,
     future::Future,
-    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -48,10 +47,13 @@ pin_project! {
     {
         service: S,
         kept: Option<Kept>,
-        progress: Progress,
-        history: History,
+        idempotent: bool,
+        // Attempts begun.
+        made: u32,
         // When the wait is over, or the time of the attempt.
         until: Instant,
+        // What only a call that failed needs, out of the way of those that do not.
+        failed: Option<Box<Failed>>,
         #[pin]
         state: State<S::Future, Req>,
     }
@@ -60,20 +62,31 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<F, Req> {
-        Unsent { request: Option<Req>, stage: Stage },
         Sent { #[pin] future: F },
+        Unsent { request: Option<Req>, waits: WaitsFor },
         Ended,
     }
 }
 
 /// What a request waits for before it is sent.
-enum Stage {
-    /// To be polled for the first time.
-    First,
-    /// The time of a retry that is paid for.
-    Backoff(Withdrawal),
+#[derive(Clone, Copy)]
+enum WaitsFor {
+    /// The first poll: until then nothing is known of the time.
+    Poll,
+    /// The time of a retry.
+    Backoff,
     /// The service.
-    Ready,
+    Readiness,
+}
+
+/// What is known of a call that has failed before.
+#[derive(Default)]
+struct Failed {
+    history: History,
+    /// Retries since the backoff began, or began anew.
+    retries: u32,
+    /// What the retry that is waited for is paid with.
+    withdrawal: Option<Withdrawal>,
 }
 
 /// The end of an attempt.
@@ -101,18 +114,25 @@ where
             attempts: Attempts {
                 service,
                 kept,
-                progress: Progress {
-                    made: 0,
-                    retries: 0,
-                    idempotent,
-                },
-                history: History::new(),
+                idempotent,
+                made: 0,
                 until: Instant::NEVER,
+                failed: None,
                 state: State::Unsent {
                     request: Some(request),
-                    stage: Stage::First,
+                    waits: WaitsFor::Poll,
                 },
             },
+        }
+    }
+}
+
+impl<F, Req> State<F, Req> {
+    /// The request, if it has not been sent.
+    fn take_unsent(self: Pin<&mut Self>) -> Option<Req> {
+        match self.project() {
+            StateProj::Unsent { request, .. } => request.take(),
+            _ => None,
         }
     }
 }
@@ -148,20 +168,12 @@ where
         R: Replay<Req, Kept = Kept>,
         K: Classify<S::Response>,
     {
-        loop {
-            let ended = ready!(self.as_mut().poll_attempt(rules, cx));
-            match verdict(&rules.classify, &ended.result) {
-                // After the head nothing is retried, so it is not waited for what the body will say.
-                Verdict::Deferred => return Poll::Ready(ended.result),
-                Verdict::Done(outcome) if outcome.is_success() => {
-                    return Poll::Ready(ended.result);
-                }
-                Verdict::Done(outcome) => {
-                    if let Some(last) = self.as_mut().failed(rules, outcome, ended) {
-                        return Poll::Ready(last);
-                    }
-                }
-            }
+        let ended = ready!(self.as_mut().poll_attempt(rules, cx));
+        match verdict(&rules.classify, &ended.result) {
+            // After the head nothing is retried, so it is not waited for what the body will say.
+            Verdict::Deferred => Poll::Ready(ended.result),
+            Verdict::Done(outcome) if outcome.is_success() => Poll::Ready(ended.result),
+            Verdict::Done(outcome) => self.failed(rules, outcome, ended),
         }
     }
 
@@ -171,76 +183,90 @@ where
         rules: &Rules<R, K>,
         cx: &mut Context<'_>,
     ) -> Poll<Ended<S::Response, Req>> {
-        loop {
-            let mut this = self.as_mut().project();
-            let (request, stage) = match this.state.as_mut().project() {
-                StateProj::Unsent { request, stage } => (request, stage),
-                StateProj::Sent { future } => match frame::observed(|| future.poll(cx)) {
-                    Poll::Ready(result) => {
-                        let result = result.map_err(Into::into);
-                        return Poll::Ready(Ended {
-                            result,
-                            unsent: None,
-                        });
-                    }
-                    Poll::Pending => return self.poll_time_up(rules),
-                },
-                StateProj::Ended => panic!("`ResponseFuture` polled after it was ready"),
-            };
-            match stage {
-                Stage::Ready => match this.service.poll_ready(cx) {
-                    Poll::Ready(Ok(())) => {
-                        let request = request.take().expect("a request is called once");
-                        let future = this.service.call(request);
-                        this.state.set(State::Sent { future });
-                    }
-                    Poll::Ready(Err(error)) => {
-                        let unsent = request.take();
-                        // What failed to become ready must not be asked again; a clone of it may.
-                        *this.service = this.service.clone();
-                        let result = Err(error.into());
-                        return Poll::Ready(Ended { result, unsent });
-                    }
-                    Poll::Pending => return self.poll_time_up(rules),
-                },
-                Stage::Backoff(_) if !frame::fired(*this.until) => {
-                    frame::wake_at(*this.until);
-                    return Poll::Pending;
-                }
-                Stage::First | Stage::Backoff(_) => {
+        if let StateProj::Unsent { waits, .. } = self.as_mut().project().state.project() {
+            match waits {
+                WaitsFor::Poll => {
                     let now = frame::now(&rules.clock);
-                    match mem::replace(stage, Stage::Ready) {
-                        Stage::Backoff(withdrawal) => {
-                            withdrawal.spend();
-                            frame::enter(Phase::Attempt, now);
-                        }
-                        _ => rules.budget.deposit(now),
-                    }
-                    this.progress.made += 1;
-                    *this.until =
-                        (rules.limits).attempt_ends(this.progress, now, frame::deadline());
+                    rules.budget.deposit(now);
+                    self.as_mut().begin(rules, now);
                 }
+                WaitsFor::Backoff => ready!(self.as_mut().poll_backoff(rules)),
+                WaitsFor::Readiness => {}
             }
+            match self.as_mut().project().service.poll_ready(cx) {
+                Poll::Ready(Ok(())) => self.as_mut().send(),
+                Poll::Ready(Err(error)) => return Poll::Ready(self.unready(error.into())),
+                Poll::Pending => return self.poll_time(rules),
+            }
+        }
+        let StateProj::Sent { future } = self.as_mut().project().state.project() else {
+            panic!("`ResponseFuture` polled after it was ready");
+        };
+        match frame::observed(|| future.poll(cx)) {
+            Poll::Ready(result) => Poll::Ready(Ended {
+                result: result.map_err(Into::into),
+                unsent: None,
+            }),
+            Poll::Pending => self.poll_time(rules),
         }
     }
 
-    /// Gives the attempt up if its time is up, or else sees to it that it is polled then.
-    fn poll_time_up<R, K>(
-        self: Pin<&mut Self>,
-        rules: &Rules<R, K>,
-    ) -> Poll<Ended<S::Response, Req>> {
-        let mut this = self.project();
-        if *this.until == Instant::NEVER {
-            return Poll::Pending;
+    /// Counts an attempt that begins now, and its time.
+    fn begin<R, K>(self: Pin<&mut Self>, rules: &Rules<R, K>, now: Instant) {
+        let this = self.project();
+        if let StateProj::Unsent { waits, .. } = this.state.project() {
+            *waits = WaitsFor::Readiness;
         }
+        *this.made += 1;
+        *this.until = (rules.limits).attempt_ends(*this.made, now, frame::deadline);
+    }
+
+    /// Waits for the time of a retry, and begins it.
+    #[cold]
+    fn poll_backoff<R, K>(mut self: Pin<&mut Self>, rules: &Rules<R, K>) -> Poll<()> {
+        let this = self.as_mut().project();
         if !frame::fired(*this.until) {
             frame::wake_at(*this.until);
             return Poll::Pending;
         }
-        let unsent = match this.state.as_mut().project() {
-            StateProj::Unsent { request, .. } => request.take(),
-            _ => None,
-        };
+        let now = frame::now(&rules.clock);
+        frame::enter(Phase::Attempt, now);
+        let failed = this.failed.as_mut();
+        if let Some(withdrawal) = failed.and_then(|failed| failed.withdrawal.take()) {
+            withdrawal.spend();
+        }
+        self.begin(rules, now);
+        Poll::Ready(())
+    }
+
+    /// Calls the service, which is ready.
+    fn send(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        if let Some(request) = this.state.as_mut().take_unsent() {
+            let future = this.service.call(request);
+            this.state.set(State::Sent { future });
+        }
+    }
+
+    #[cold]
+    fn unready(self: Pin<&mut Self>, error: BoxError) -> Ended<S::Response, Req> {
+        let this = self.project();
+        // What failed to become ready must not be asked again; a clone of it may.
+        *this.service = this.service.clone();
+        Ended {
+            result: Err(error),
+            unsent: this.state.take_unsent(),
+        }
+    }
+
+    /// Sees to it that it is polled when the time of the attempt is up, and gives the attempt up if it is.
+    fn poll_time<R, K>(self: Pin<&mut Self>, rules: &Rules<R, K>) -> Poll<Ended<S::Response, Req>> {
+        let mut this = self.project();
+        if !frame::fired(*this.until) {
+            frame::wake_at(*this.until);
+            return Poll::Pending;
+        }
+        let unsent = this.state.as_mut().take_unsent();
         frame::timing_out(|| this.state.set(State::Ended));
         let sent = match unsent {
             Some(_) => Sent::Never,
@@ -253,14 +279,14 @@ where
         })
     }
 
-    /// Prepares another attempt, or gives what the caller gets instead.
+    /// Waits for another attempt, or gives the caller what the last one brought.
     #[cold]
     fn failed<R, K>(
         mut self: Pin<&mut Self>,
         rules: &Rules<R, K>,
         outcome: Outcome,
         ended: Ended<S::Response, Req>,
-    ) -> Option<Result<S::Response, BoxError>>
+    ) -> Poll<Result<S::Response, BoxError>>
     where
         R: Replay<Req, Kept = Kept>,
     {
@@ -275,11 +301,12 @@ where
         match self.as_mut().prepare(rules, outcome, unsent, error) {
             Ok(next) => {
                 let mut this = self.project();
-                this.history.note(outcome, error);
                 this.state.set(next);
-                None
+                // However short the wait is: the frame polls again at once when it is over.
+                frame::wake_at(*this.until);
+                Poll::Pending
             }
-            Err(why) => Some(result.map_err(|last| self.give_up(rules, why, outcome, last))),
+            Err(why) => Poll::Ready(result.map_err(|last| self.give_up(rules, why, outcome, last))),
         }
     }
 
@@ -299,18 +326,27 @@ where
         }
         let this = self.project();
         let now = frame::now(&rules.clock);
+        let mut progress = Progress {
+            made: *this.made,
+            retries: this.failed.as_ref().map_or(0, |failed| failed.retries),
+            idempotent: *this.idempotent,
+        };
         let chance = || rules.rng.unit();
-        let until = (rules.limits).next(this.progress, outcome, chance, now, frame::deadline())?;
+        let until = (rules.limits).next(&mut progress, outcome, chance, now, frame::deadline())?;
         let request = unsent
             .or_else(|| rules.replay.again(this.kept.as_ref()?))
             .ok_or(Why::CannotRepeat)?;
         // Last, so that nobody pays for a retry that is not made.
         let withdrawal = rules.budget.withdraw(now).ok_or(Why::BudgetEmpty)?;
         frame::enter(Phase::Backoff, now);
+        let failed = this.failed.get_or_insert_default();
+        failed.history.note(outcome, error);
+        failed.retries = progress.retries;
+        failed.withdrawal = Some(withdrawal);
         *this.until = until;
         Ok(State::Unsent {
             request: Some(request),
-            stage: Stage::Backoff(withdrawal),
+            waits: WaitsFor::Backoff,
         })
     }
 
@@ -328,10 +364,10 @@ where
                 why,
                 Why::NotRetryable | Why::NotIdempotent | Why::CannotRepeat
             );
-        if this.progress.made == 1 && never_meant {
+        if *this.made == 1 && never_meant {
             return last;
         }
-        let mut history = mem::replace(this.history, History::new());
+        let mut history = this.failed.take().unwrap_or_default().history;
         history.note(outcome, Some(&last));
         Exhausted::new(history, why, outcome, last).into()
     }
@@ -354,8 +390,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
-            .field("progress", &self.attempts.progress)
-            .field("history", &self.attempts.history)
+            .field("made", &self.attempts.made)
             .field("call", &self.call)
             .finish_non_exhaustive()
     }

@@ -77,19 +77,19 @@ impl Limits {
         }
     }
 
-    /// When the attempt that begins now has to have answered, or never if that is not for this layer to say: what the
+    /// When the attempt of this number, which begins now, has to have answered, or never if that is not for this layer to say: what the
     /// deadline ends sooner anyway, and the last attempt, which has all the time that is left.
     pub(crate) fn attempt_ends(
         &self,
-        progress: &Progress,
+        made: u32,
         now: Instant,
-        deadline: Option<Instant>,
+        deadline: impl FnOnce() -> Option<Instant>,
     ) -> Instant {
         let Some(per_try) = self.per_try else {
             return Instant::NEVER;
         };
-        match (now + per_try, deadline) {
-            (_, Some(_)) if progress.made >= self.attempts.get() => Instant::NEVER,
+        match (now + per_try, deadline()) {
+            (_, Some(_)) if made >= self.attempts.get() => Instant::NEVER,
             (at, Some(deadline)) if at >= deadline => Instant::NEVER,
             (at, _) => at,
         }
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn an_attempt_gets_its_time_or_what_the_call_has_left() {
         let ends = |made, deadline: Option<Duration>| {
-            limits().attempt_ends(&progress(made), NOW, deadline.map(|after| NOW + after))
+            limits().attempt_ends(made, NOW, || deadline.map(|after| NOW + after))
         };
         assert_eq!(ends(1, None), NOW + ms(1_000));
         assert_eq!(ends(1, Some(ms(5_000))), NOW + ms(1_000));

@@ -101,11 +101,11 @@ fn a_healthy_hour_does_not_end_in_a_burst() {
             budget.deposit(now);
         }
     }
-    // A second's worth, the one a second included; without the cap it is ten.
+    // A second's worth, and the one that every second has; without the cap it is ten times as much.
     assert_eq!(drain(&budget, now), 101);
     assert!(drain(&uncapped, now) > 900);
 
-    // In the first second of the outage there is what that second earns, not twice as much.
+    // From then on there is what is earned: the worst second has 1.2 times the traffic.
     let mut retries = 0;
     for _ in 0..1_000 {
         now = now + ms(1);
@@ -231,7 +231,9 @@ fn threads_that_meet_do_not_overdraw() {
                 for call in 0..25_000u32 {
                     let now = START + Duration::from_micros(50) * call;
                     budget.deposit(now);
-                    budget.withdraw(now).map(super::Withdrawal::spend);
+                    if let Some(withdrawal) = budget.withdraw(now) {
+                        withdrawal.spend();
+                    }
                 }
             });
         }
