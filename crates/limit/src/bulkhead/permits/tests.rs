@@ -44,20 +44,29 @@ fn limits_beyond_what_the_word_holds_are_cut_off() {
     assert_eq!(permits.count(), count(MAX_LIMIT as usize, 1, 0));
 }
 
+/// Tries to take a permit in the moment it is woken.
+struct Pushy(Arc<Permits>, AtomicUsize);
+
+impl Wake for Pushy {
+    fn wake(self: Arc<Self>) {
+        self.1.fetch_add(usize::from(self.0.try_acquire()), SeqCst);
+    }
+}
+
 #[test]
-fn the_mark_is_not_taken_for_room_whatever_the_limit() {
-    let permits = Permits::new(1);
+fn nobody_overtakes_those_who_wait_even_while_permits_are_handed_out() {
+    let permits = Arc::new(Permits::new(1));
     assert!(permits.try_acquire());
-    let Entry::Queued(_) = permits.enter(Waker::noop().clone(), 1) else {
-        panic!("there was a place");
+    let pushy = Arc::new(Pushy(Arc::clone(&permits), AtomicUsize::new(0)));
+    let first = permits.enter(Waker::from(Arc::clone(&pushy)), 2);
+    let second = permits.enter(Waker::noop().clone(), 2);
+    let (Entry::Queued(_), Entry::Queued(second)) = (first, second) else {
+        panic!("there were places");
     };
-    permits.resize(1);
-    assert!(!permits.try_acquire());
-    assert_eq!(
-        permits.enter(Waker::noop().clone(), 1),
-        Entry::Full,
-        "nobody overtakes"
-    );
+    permits.resize(3);
+    assert_eq!(pushy.1.load(SeqCst), 0, "the third permit is the second's");
+    assert!(permits.is_turn(second, Waker::noop().clone()));
+    assert_eq!(permits.count(), count(3, 3, 0));
 }
 
 #[derive(Clone, Debug)]
