@@ -119,6 +119,9 @@ fn lives(
         runtime.block_on(life(listener, address, now.clone()))?;
         // Closes its connections, whatever they were doing.
         drop(runtime);
+        if now.has_changed().is_err() {
+            return Ok(());
+        }
         let socket = reserve(address)?;
         let afterlife = runtime::Builder::new_current_thread().enable_io().build()?;
         let revived = afterlife.block_on(now.wait_for(|now| *now != Condition::Dead));
@@ -218,5 +221,16 @@ mod tests {
         }
         server.condition.send_replace(Condition::Dead);
         server.stop();
+    }
+
+    #[tokio::test]
+    async fn the_living_end_with_the_fleet() {
+        let server = Server::start(Condition::Well).expect("a port is free");
+        let address = server.address;
+        until(address, Result::is_ok).await;
+        tokio::task::spawn_blocking(|| server.stop())
+            .await
+            .expect("it stops");
+        until(address, Result::is_err).await;
     }
 }
