@@ -200,6 +200,23 @@ pub fn shorten_deadline(at: Instant) -> Instant {
     })
 }
 
+/// Runs `step` with the deadline of the call brought forward to `at`; after it, the one before holds again.
+///
+/// For a limit on a part of the call: an attempt, or one of several calls that user code makes under the same frame.
+pub fn within<T>(at: Instant, step: impl FnOnce() -> T) -> T {
+    struct Restore(Instant);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            FRAME.with(|frame| frame.deadline.set(self.0));
+        }
+    }
+
+    let _restore = Restore(FRAME.with(|frame| frame.deadline.get()));
+    shorten_deadline(at);
+    step()
+}
+
 /// Wishes to be polled again at `at`, if the call is still pending then. A wish holds for this poll only.
 pub fn wake_at(at: Instant) {
     FRAME.with(|frame| {
@@ -631,6 +648,24 @@ mod tests {
             assert!(is_retry());
             Poll::Ready(())
         });
+    }
+
+    #[test]
+    fn a_deadline_for_a_part_of_the_call_ends_with_that_part_even_by_panic() {
+        let (clock, _) = Clock::manual();
+        let at = clock.now() + Duration::from_secs(1);
+        let near = at - Duration::from_millis(1);
+        let _ = pin!(Call::new()).poll(&clock, &mut cx(), |_| {
+            shorten_deadline(at);
+            within(near, || assert_eq!(deadline(), Some(near)));
+            assert_eq!(deadline(), Some(at));
+            within(Instant::NEVER, || assert_eq!(deadline(), Some(at)));
+            let part = || within(near, || panic!("user code"));
+            assert!(panic::catch_unwind(part).is_err());
+            assert_eq!(deadline(), Some(at));
+            Poll::Ready(())
+        });
+        within(near, || assert_eq!(deadline(), None));
     }
 
     #[test]
