@@ -16,12 +16,14 @@
 //! - **Alone.** Without a frame [`now`] reads the clock, there is no deadline, and a layer that needs a timer opens a
 //!   frame itself ([`Call::poll_joined`]). A frame of another clock counts as none.
 //!
-//! A task spawned by user code has no frame: the deadline does not follow it there.
+//! A task spawned by user code has no frame: the deadline does not follow it there. Nor does it follow into what user
+//! code polls with a waker of its own (a `FuturesUnordered`): the wake-up of the one timer would not be heard there.
 
 use std::{
     cell::Cell,
     mem,
     pin::Pin,
+    ptr,
     task::{Context, Poll},
     time::Duration,
 };
@@ -99,6 +101,8 @@ const CLOSED: usize = 0;
 /// The frame of this thread, field by field: copying all of it for each access would cost more than what it saves.
 struct Frame {
     clock: Cell<usize>,
+    /// Whose waker the one timer wakes.
+    task: Cell<*const ()>,
     now: Cell<Instant>,
     /// Counts completions of user code that emptied `now`, see [`observed`].
     emptied: Cell<u32>,
@@ -118,6 +122,7 @@ thread_local! {
     static FRAME: Frame = const {
         Frame {
             clock: Cell::new(CLOSED),
+            task: Cell::new(ptr::null()),
             now: Cell::new(UNREAD),
             emptied: Cell::new(0),
             timing_out: Cell::new(false),
@@ -405,7 +410,7 @@ impl Call {
         let mut this = self.project();
         loop {
             let facts = {
-                let opened = Opened::new(clock, this.facts.as_ref().unwrap_or(&NO_FACTS));
+                let opened = Opened::new(clock, cx, this.facts.as_ref().unwrap_or(&NO_FACTS));
                 let out = step(cx);
                 if out.is_ready() {
                     return out;
@@ -421,13 +426,20 @@ impl Call {
     }
 
     /// Polls `step` in the frame that is open, or else in one of its own.
+    ///
+    /// A frame counts as open only if its timer wakes the task in `cx`.
     pub fn poll_joined<T>(
         self: Pin<&mut Self>,
         clock: &Clock,
         cx: &mut Context<'_>,
         mut step: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        if FRAME.with(|frame| frame.clock.get()) == clock.identity() {
+        // The data of a waker tells tasks apart well enough: combinators that poll with wakers of their own allocate it.
+        let task = cx.waker().data();
+        let joins = |frame: &Frame| {
+            frame.clock.get() == clock.identity() && ptr::eq(frame.task.get(), task)
+        };
+        if FRAME.with(joins) {
             step(cx)
         } else {
             self.poll(clock, cx, step)
@@ -471,16 +483,18 @@ fn poll_timer(
 /// An open frame; dropping it puts back what was there, also on panic.
 struct Opened {
     clock: usize,
+    task: *const (),
     now: Instant,
     timing_out: bool,
     facts: Facts,
 }
 
 impl Opened {
-    fn new(clock: &Clock, facts: &Facts) -> Self {
+    fn new(clock: &Clock, cx: &Context<'_>, facts: &Facts) -> Self {
         FRAME.with(|frame| {
             let outer = Self {
                 clock: frame.clock.replace(clock.identity()),
+                task: frame.task.replace(cx.waker().data()),
                 now: frame.now.replace(UNREAD),
                 timing_out: frame.timing_out.replace(false),
                 facts: frame.facts(),
@@ -499,6 +513,7 @@ impl Drop for Opened {
     fn drop(&mut self) {
         FRAME.with(|frame| {
             frame.clock.set(self.clock);
+            frame.task.set(self.task);
             frame.now.set(self.now);
             frame.timing_out.set(self.timing_out);
             frame.set_facts(&self.facts);
@@ -508,7 +523,16 @@ impl Drop for Opened {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::RefCell, panic, pin::pin, task::Waker};
+    use std::{
+        cell::RefCell,
+        panic,
+        pin::pin,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        task::{Wake, Waker},
+    };
 
     use super::*;
 
@@ -685,6 +709,33 @@ mod tests {
             assert_eq!(deadline(), Some(at));
             out
         });
+    }
+
+    #[test]
+    fn what_is_polled_with_a_waker_of_its_own_has_a_timer_of_its_own() {
+        #[derive(Default)]
+        struct Other(AtomicBool);
+
+        impl Wake for Other {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+
+        let (clock, handle) = Clock::manual();
+        let at = clock.now() + Duration::from_secs(1);
+        let other = Arc::new(Other::default());
+        let waker = Waker::from(Arc::clone(&other));
+        let (mut above, mut beneath) = (pin!(Call::new()), pin!(Call::new()));
+        let _: Poll<()> = above.as_mut().poll(&clock, &mut cx(), |_| {
+            let mut cx = Context::from_waker(&waker);
+            beneath.as_mut().poll_joined(&clock, &mut cx, |_| {
+                wake_at(at);
+                Poll::Pending
+            })
+        });
+        handle.advance(Duration::from_secs(1));
+        assert!(other.0.load(Ordering::Relaxed));
     }
 
     #[test]
