@@ -56,9 +56,13 @@ const IDLE: f32 = 0.25;
 /// An endpoint that has never succeeded is tried again once it is taken to have recovered this far.
 const TRY_AGAIN: f32 = 0.75;
 
-/// The latency, in microseconds, of an endpoint that has one call to show what it can and has not answered: worse than
-/// any that has been measured.
+/// The latency reckoned with, in microseconds, while an endpoint that has never succeeded has a call to show what it can:
+/// worse than any that has been measured.
 const UNANSWERED: f32 = 1e18;
+
+/// The same when such calls have failed or been given up: slow, but not so slow that an endpoint which hangs now is
+/// preferred because it once was fast.
+const DOUBTFUL: f32 = 100e3;
 
 impl Strategy {
     /// What each attempt has to record for it.
@@ -127,10 +131,12 @@ fn cost(latency: Option<f32>, load: &Load, relative: f32, at: &Moment) -> f32 {
 #[cold]
 #[inline(never)]
 fn unknown(load: &Load, busy: f32, at: &Moment) -> f32 {
-    if busy < IDLE && recovered(load, at) > TRY_AGAIN {
+    if load.in_flight() > 0 {
+        UNANSWERED
+    } else if busy < IDLE && recovered(load, at) > TRY_AGAIN {
         0.0
     } else {
-        UNANSWERED
+        DOUBTFUL
     }
 }
 
@@ -311,7 +317,7 @@ mod tests {
         assert!(one.cost() > One::with_latency(Duration::from_secs(3600)).cost());
         probe.finish(Outcome::failure());
         drop(probe);
-        assert!(one.cost() >= UNANSWERED, "it has failed");
+        assert!(one.cost() > 100.0 * DOUBTFUL, "it has failed");
         assert_eq!(one.wait(Duration::from_secs(9)).cost(), 0.0);
         one.call(5 * MS, Outcome::success());
         assert!(one.cost() < 5_300.0, "{}", one.cost());

@@ -12,7 +12,7 @@ use std::{
 use tower::{Layer, Service};
 use tower_mesh_balance::{Balance, BalanceLayer};
 use tower_mesh_core::{
-    BoxError, Clock, Endpoint, Endpoints, Instant, Judge, JudgeKind, Outcome, Resolution,
+    BoxError, Clock, Endpoint, Endpoints, Instant, Judge, JudgeKind, Outcome, Resolution, Rng,
     ServiceName, Shut, Standing, Ticket,
 };
 
@@ -99,7 +99,9 @@ impl Fleet {
     }
 
     pub(crate) fn layer(&self) -> BalanceLayer {
-        BalanceLayer::new(self.endpoints.clone()).clock(self.clock.clone())
+        BalanceLayer::new(self.endpoints.clone())
+            .clock(self.clock.clone())
+            .rng(Rng::seeded(11))
     }
 
     /// Makes the service of an endpoint.

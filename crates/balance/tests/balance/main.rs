@@ -2,5 +2,6 @@
 
 mod calls;
 mod failures;
+mod flaws;
 mod fleet;
 mod updates;
