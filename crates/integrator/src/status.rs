@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Serialize, Serializer};
 use tower_mesh_breaker::Breaker;
-use tower_mesh_core::{Endpoint, Instant, JudgeKind, Resolution, Standing};
+use tower_mesh_core::{Endpoint, EndpointSet, Instant, JudgeKind, Resolution, Standing};
 
 use crate::{lifecycle::Lifecycle, mesh::Core, service::State, stack::Layers};
 
@@ -173,9 +173,11 @@ fn service(
     let counts = layers.scope.metrics.counts();
     let budget = layers.budget();
     let permits = layers.permits();
+    // Once, or the revision and the endpoints might be of two.
+    let set = state.endpoints().current();
     ServiceStatus {
         name: state.name().to_string(),
-        discovery: discovery(state, discovered),
+        discovery: discovery(&set, discovered),
         calls: counts.calls,
         in_flight: state.in_flight(),
         failed: counts.failed,
@@ -193,9 +195,7 @@ fn service(
             refused: permits.refused,
         },
         breaker: layers.service_breaker().map(breaker_status),
-        endpoints: state
-            .endpoints()
-            .current()
+        endpoints: set
             .endpoints()
             .iter()
             .map(|endpoint| endpoint_status(layers, endpoint, now))
@@ -294,10 +294,9 @@ impl fmt::Display for EndpointStatus {
 }
 
 fn discovery(
-    state: &State,
+    set: &EndpointSet,
     discovered: Option<&tower_mesh_discovery::ServiceStatus>,
 ) -> DiscoveryStatus {
-    let set = state.endpoints().current();
     DiscoveryStatus {
         source: discovered.map_or("", |d| d.source).to_owned(),
         resolution: match set.resolution() {
