@@ -1,9 +1,10 @@
 //! Bounds how many calls run at once and how long one may take.
 //!
-//! Two layers, each of use alone on any tower service:
+//! Three layers, each of use alone on any tower service:
 //!
 //! - [`BulkheadLayer`]: at most so many calls run at once; one more is refused, or waits in a bounded queue.
 //! - [`DeadlineLayer`]: a call that is not answered in time is ended, with an error that says where the time went.
+//! - [`ThrottleLayer`]: a service that refuses most calls is called less.
 //!
 //! ```
 //! use std::{convert::Infallible, num::NonZeroUsize, time::Duration};
@@ -47,6 +48,7 @@
 mod bulkhead;
 mod deadline;
 mod per_call;
+mod throttle;
 
 pub use self::{
     bulkhead::{
@@ -55,4 +57,7 @@ pub use self::{
     },
     deadline::{Deadline, DeadlineExceeded, DeadlineFuture, DeadlineLayer},
     per_call::{PerCall, PerCallFuture},
+    throttle::{
+        Throttle, ThrottleFuture, ThrottleHandle, ThrottleLayer, ThrottleSnapshot, Throttled,
+    },
 };

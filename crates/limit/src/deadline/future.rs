@@ -97,7 +97,7 @@ where
         let mut inner = this.inner;
         let running = inner.as_mut().as_pin_mut();
         let running = running.expect("polled after its time was up");
-        if let Poll::Ready(result) = running.poll(cx) {
+        if let Poll::Ready(result) = frame::within(time.end, || running.poll(cx)) {
             return Poll::Ready(result.map_err(Into::into));
         }
         if frame::fired(time.end) {
@@ -114,7 +114,8 @@ impl Time {
     fn begin(clock: &Clock, timeout: Duration) -> Self {
         let start = frame::now(clock);
         frame::enter(Phase::Attempt, start);
-        let end = frame::shorten_deadline(start + timeout);
+        let end = start + timeout;
+        let end = frame::deadline().map_or(end, |inherited| inherited.min(end));
         Self { start, end }
     }
 

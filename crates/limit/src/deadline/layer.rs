@@ -19,7 +19,7 @@ use crate::per_call::PerCall;
 /// is refused and the inner service is not called. Whether the time is up is looked at after the inner call, so an answer
 /// that comes at the very end counts.
 ///
-/// It is the deadline of a call, not of an attempt: beneath a retry layer the first attempt would use it up for all.
+/// The deadline holds for what is beneath, not for what comes after: under a retry layer it is that of each attempt.
 ///
 /// The call's one timer is armed when the inner call first has to wait, for the nearest of all that the layers of the call
 /// wish for. A timeout of zero refuses every call; one that reaches past the end of time never comes.

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio_test::task::spawn;
 use tower_layer::Layer;
 use tower_mesh_core::{
@@ -91,6 +92,54 @@ fn of_nested_deadlines_the_nearest_holds() {
         time.advance(300 * MS);
         assert_eq!(exceeded(task.poll()).limit(), 300 * MS);
     }
+}
+
+#[test]
+fn a_deadline_ends_with_what_is_beneath_it() {
+    let (outer, clock, time) = deadline(10 * SECOND);
+    let nested = DeadlineLayer::new(SECOND)
+        .clock(clock)
+        .layer(Inner::default());
+    // As a retry does, or a handler that calls one service after the other.
+    let twice = tower::service_fn(move |_: Ask| {
+        let mut nested = nested.clone();
+        async move {
+            let error = nested.call(Ask::Never).await.expect_err("it never answers");
+            assert!(error.is::<DeadlineExceeded>());
+            nested.call(Ask::Later(1)).await
+        }
+    });
+    let mut task = call(&mut outer.layer(twice), Ask::Answer);
+    assert_eq!(poll(&mut task), Now::Pending);
+    time.advance(SECOND);
+    assert_eq!(
+        poll(&mut task),
+        Now::Pending,
+        "the second has its own second"
+    );
+    assert_eq!(poll(&mut task), Now::Answered);
+}
+
+#[test]
+fn a_deadline_holds_where_user_code_polls_with_wakers_of_its_own() {
+    let (outer, clock, time) = deadline(10 * SECOND);
+    let nested = DeadlineLayer::new(SECOND)
+        .clock(clock)
+        .layer(Inner::default());
+    let all = tower::service_fn(move |_: Ask| {
+        let mut nested = nested.clone();
+        let calls: FuturesUnordered<_> = (0..3).map(|_| nested.call(Ask::Never)).collect();
+        async move {
+            let ended: Vec<_> = calls.collect().await;
+            assert!(ended.iter().all(Result::is_err));
+            Ok::<_, Failed>("answer")
+        }
+    });
+    let mut task = call(&mut outer.layer(all), Ask::Answer);
+    assert_eq!(poll(&mut task), Now::Pending);
+    time.advance(SECOND);
+    assert!(task.is_woken());
+    assert_eq!(poll(&mut task), Now::Answered);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The bulkhead and the deadline as their users see them.
+//! The bulkhead, the deadline and the throttle as their users see them.
 
 mod bulkhead;
 mod cost;
@@ -6,6 +6,7 @@ mod deadline;
 mod endings;
 mod flaws;
 mod queue;
+mod throttle;
 
 use std::{
     error::Error,
