@@ -1,20 +1,23 @@
 //! Follows one service: the part of the driver that looks it up, takes its updates in and publishes what callers see.
 
+mod show;
+
 use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use pin_project_lite::pin_project;
-use tower_mesh_core::{Empties, Instant, Resolution, Sleep, Update};
+use tower_mesh_core::{Empties, Instant, Sleep, Update};
 
 use crate::{
     backoff::{self, Backoff, jittered},
     faults::Faults,
-    hold::{Hold, Turn},
+    hold::Hold,
+    idle::Idle,
     shared::{Entry, Shared},
     source::{Heard, Heed, Source},
     table::{Table, Work},
@@ -28,9 +31,6 @@ const STEPS: usize = 32;
 
 /// How soon a source is heard again after an error: one that fails without ever waiting does not spin the driver.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
-
-/// How often, at most, it is looked whether somebody still holds the service.
-const IDLE_CHECK: Duration = Duration::from_secs(1);
 
 pin_project! {
     /// Ends when the service is evicted.
@@ -58,8 +58,7 @@ struct Follower {
     hold: Hold,
     failing: bool,
     faults: Faults,
-    idle_since: Option<Instant>,
-    idle_check: Instant,
+    idle: Idle,
 }
 
 enum Step {
@@ -92,13 +91,7 @@ impl Future for Follow {
                 Step::Yield => break,
                 Step::Over => return Poll::Ready(()),
                 Step::Wait(at) => {
-                    if this
-                        .follower
-                        .poll_timer(this.timer.as_mut(), at, cx)
-                        .is_pending()
-                    {
-                        return Poll::Pending;
-                    }
+                    ready!(this.follower.poll_timer(this.timer.as_mut(), at, cx));
                 }
             }
         }
@@ -114,8 +107,9 @@ impl Follower {
             Empties::Suspect => shared.settings.empty_grace,
             Empties::Authoritative => Duration::ZERO,
         };
-        let mut this = Self {
+        Self {
             table: Table::new(shared.settings.filter.clone()),
+            idle: Idle::new(shared.settings.idle_eviction, now),
             shared,
             entry,
             source: Source::default(),
@@ -127,11 +121,7 @@ impl Follower {
             hold: Hold::new(grace),
             failing: false,
             faults: Faults::default(),
-            idle_since: None,
-            idle_check: now,
-        };
-        this.idle_check = now + this.idle_interval();
-        this
+        }
     }
 
     fn step(&mut self, cx: &mut Context<'_>) -> Step {
@@ -149,7 +139,7 @@ impl Follower {
             self.tell(turn);
             self.show(now);
         }
-        if now >= self.idle_check && self.evict_if_idle(now) {
+        if self.evict_if_idle(now) {
             return Step::Over;
         }
         if now < self.resume {
@@ -223,93 +213,6 @@ impl Follower {
         Step::Again
     }
 
-    /// Makes what was taken in what callers see.
-    fn show(&mut self, now: Instant) {
-        let suspect = self.hold.is_on();
-        let differs = self.table.settle(suspect);
-        let resolution = match self.absent && !suspect {
-            true => Resolution::Absent,
-            false => Resolution::Found,
-        };
-        {
-            let mut report = self.entry.report();
-            report.suspect = suspect;
-            report.filtered = self.table.filtered();
-        }
-        if differs || resolution != self.entry.endpoints.current().resolution() {
-            self.publish(resolution);
-            self.idle_check = now + self.idle_interval();
-        }
-    }
-
-    fn publish(&self, resolution: Resolution) {
-        let endpoints = &self.entry.endpoints;
-        let (before, had) = {
-            let set = endpoints.current();
-            (set.resolution(), set.endpoints().len())
-        };
-        let live = self.table.live();
-        let has = live.len();
-        endpoints.publish(resolution, live);
-        let service = endpoints.service();
-        let source = self.shared.source;
-        match (before, resolution) {
-            (_, Resolution::Absent) => tracing::info!(%service, source, "no such service"),
-            (Resolution::Found, _) if has == 0 && had > 0 => {
-                tracing::warn!(%service, source, had, "no endpoint is left");
-            }
-            (Resolution::Found, _) => {
-                tracing::debug!(%service, source, endpoints = has, "endpoints changed");
-            }
-            _ => tracing::info!(%service, source, endpoints = has, "found"),
-        }
-    }
-
-    fn tell(&self, turn: Turn) {
-        let service = self.entry.service();
-        match turn {
-            Turn::Begun => {
-                tracing::warn!(%service, "an answer loses most endpoints, the old ones are kept for now");
-            }
-            Turn::Unfounded => tracing::info!(%service, "the lost endpoints are back"),
-            Turn::Believed => {
-                tracing::warn!(%service, "the lost endpoints stay away, they are dropped")
-            }
-        }
-    }
-
-    fn answered(&mut self, now: Instant) {
-        if std::mem::take(&mut self.failing) {
-            tracing::info!(service = %self.entry.service(), source = self.shared.source, "discovery answers again");
-        }
-        let mut report = self.entry.report();
-        report.answered = Some(now);
-        report.error = None;
-        report.dropped = self.faults.duplicates + self.faults.unusable;
-    }
-
-    fn failed(&mut self, error: Box<str>) {
-        if !std::mem::replace(&mut self.failing, true) {
-            let service = self.entry.service();
-            tracing::warn!(%service, source = self.shared.source, %error, "discovery fails, what was known stays");
-        }
-        self.entry.report().error = Some(error.into());
-    }
-
-    fn note_faults(&mut self, faults: Faults) {
-        if faults != self.faults
-            && let Some((id, fault)) = &faults.example
-        {
-            tracing::warn!(
-                service = %self.entry.service(),
-                duplicates = faults.duplicates,
-                unusable = faults.unusable,
-                "endpoints were dropped, {id:?} for example: {fault}"
-            );
-        }
-        self.faults = faults;
-    }
-
     /// The look-up has ended: when to begin the next.
     fn look_up_later(&mut self, now: Instant) {
         let Shared { settings, rng, .. } = &*self.shared;
@@ -334,21 +237,16 @@ impl Follower {
     }
 
     fn evict_if_idle(&mut self, now: Instant) -> bool {
-        if self.entry.is_held() {
-            self.idle_since = None;
-            self.idle_check = now + self.idle_interval();
-            return false;
+        let (entry, limit) = (&self.entry, self.idle_limit());
+        let idle = self.idle.look(entry.is_held(), entry.used(), limit, now);
+        let evicted = idle && self.shared.evict(entry);
+        if evicted {
+            tracing::debug!(service = %entry.service(), "nobody uses it, it is no longer followed");
         }
-        let since = (*self.idle_since.get_or_insert(now)).max(self.entry.used());
-        let over = since + self.idle_limit();
-        if now >= over && self.shared.evict(&self.entry) {
-            tracing::debug!(service = %self.entry.service(), "nobody uses it, it is no longer followed");
-            return true;
-        }
-        self.idle_check = over.max(now + IDLE_CHECK);
-        false
+        evicted
     }
 
+    /// How long it is followed without being used; a name that is no service not longer than it is remembered.
     fn idle_limit(&self) -> Duration {
         let settings = &self.shared.settings;
         match self.absent {
@@ -357,14 +255,10 @@ impl Follower {
         }
     }
 
-    fn idle_interval(&self) -> Duration {
-        (self.idle_limit() / 4).max(IDLE_CHECK)
-    }
-
     fn next_alarm(&self, now: Instant) -> Instant {
         let resume = Some(self.resume).filter(|at| *at > now);
         let hold = self.hold.until().filter(|_| !self.failing);
-        let times = [resume, hold, Some(self.idle_check)];
+        let times = [resume, hold, Some(self.idle.next_look())];
         times.into_iter().flatten().min().unwrap_or(Instant::NEVER)
     }
 

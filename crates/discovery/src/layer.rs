@@ -8,7 +8,7 @@ use tower_mesh_core::Endpoints;
 use crate::{service::Discovered, watch::Watch};
 
 /// Holds calls until the registry has said something of the service, and refuses them if there is no such service; from
-/// [`Discovery::layer`].
+/// [`Discovery::layer`](crate::Discovery::layer).
 ///
 /// After the first answer a call passes at the cost of one atomic load. A call that waits is over with its deadline, or
 /// after [`wait`](Self::wait) if it has none. Whether one of the endpoints may take the call is the balancer's to say:

@@ -75,6 +75,7 @@ mod fixed;
 mod follow;
 mod future;
 mod hold;
+mod idle;
 mod layer;
 mod service;
 mod shared;

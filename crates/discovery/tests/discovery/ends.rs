@@ -106,6 +106,18 @@ async fn a_service_that_nobody_holds_is_dropped_after_its_time_and_found_again_w
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_that_changes_all_the_time_is_dropped_when_nobody_holds_it_all_the_same() {
+    let script = Script::new();
+    let discovery = start(Discovery::builder(script.clone()).idle_eviction(secs(60)));
+    discovery.endpoints(&orders());
+    for port in 1..=20 {
+        script.replace(&orders(), &[endpoint(port)]);
+        pass(secs(5)).await;
+    }
+    assert_eq!((script.open(), discovery.status().len()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_service_that_is_held_is_followed_however_long_nobody_asks() {
     let script = Script::new();
     let discovery = start(Discovery::builder(script.clone()).idle_eviction(secs(1)));
