@@ -209,7 +209,9 @@ mod tests {
         }
 
         fn begin(&self) -> Attempt {
-            self.vitals.attempt(&self.clock, Sampling::Peak).unwrap()
+            self.vitals
+                .attempt(&self.clock, Sampling::Peak)
+                .expect("an open gate")
         }
 
         fn call(&self, latency: Duration, outcome: Outcome) {

@@ -1,5 +1,7 @@
 //! A call allocates nothing, however many endpoints there are.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of a test are tests")]
+
 use std::{
     convert::Infallible,
     future::{Future, Ready, poll_fn, ready},

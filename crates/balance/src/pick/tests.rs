@@ -94,14 +94,16 @@ impl Fleet {
 
     fn begin(&self, index: usize, strategy: Strategy) -> Attempt {
         let vitals = self.endpoints[index].vitals();
-        vitals.attempt(&self.clock, strategy.sampling()).unwrap()
+        vitals
+            .attempt(&self.clock, strategy.sampling())
+            .expect("an open gate")
     }
 
     /// How often each endpoint is picked for calls that are answered at once.
     fn shares(&self, strategy: Strategy, calls: usize) -> Vec<usize> {
         let mut shares = vec![0; self.endpoints.len()];
         for _ in 0..calls {
-            let index = self.pick(strategy).unwrap();
+            let index = self.pick(strategy).expect("an endpoint");
             shares[index] += 1;
             self.begin(index, strategy).finish(Outcome::success());
         }
@@ -111,7 +113,7 @@ impl Fleet {
     /// How often each is picked for calls that are never answered.
     fn held(&self, strategy: Strategy, calls: usize) -> Vec<usize> {
         let held: Vec<_> = (0..calls)
-            .map(|_| self.begin(self.pick(strategy).unwrap(), strategy))
+            .map(|_| self.begin(self.pick(strategy).expect("an endpoint"), strategy))
             .collect();
         let loads = self
             .endpoints

@@ -1,7 +1,10 @@
 //! The balancer over services that the test plays.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of a test are tests")]
+
 mod calls;
 mod failures;
 mod flaws;
 mod fleet;
+mod simulation;
 mod updates;
