@@ -8,6 +8,7 @@ mod calls;
 mod edges;
 mod endings;
 mod errors;
+mod flaws;
 mod hostile;
 mod lifecycle;
 mod support;
