@@ -12,12 +12,15 @@ fn rows(table: &str) -> impl Iterator<Item = (&str, Vec<(&str, &str)>)> {
         let [flaw, _, _, tests] = cells[..] else {
             return None;
         };
-        let tests = tests.split("<br>").filter_map(|test| {
-            let mut parts = test.split('`').filter(|part| !part.trim().is_empty());
-            Some((parts.next()?, parts.next().unwrap_or_default()))
-        });
+        let tests = tests
+            .trim_end_matches(['|', ' '])
+            .split("<br>")
+            .filter_map(|test| {
+                let mut parts = test.split('`').filter(|part| !part.trim().is_empty());
+                Some((parts.next()?, parts.next().unwrap_or_default()))
+            });
         flaw.ends_with(|c: char| c.is_ascii_digit())
-            .then(|| (flaw, tests.filter(|(file, _)| *file != "|").collect()))
+            .then(|| (flaw, tests.collect()))
     })
 }
 
