@@ -175,7 +175,7 @@ async fn w7_a_panic_in_one_call_is_that_calls_alone() {
 
 #[test]
 fn w8_a_removal_between_readiness_and_call_does_not_lead_to_an_arbitrary_endpoint() {
-    let changes: Arc<Mutex<VecDeque<Change<u16, Constant<Backend, u32>>>>> = Arc::default();
+    let changes: Arc<Mutex<VecDeque<_>>> = Arc::default();
     let fleet = Fleet::new([1, 2]);
     let connect = fleet.connect();
     let change = |change| changes.lock().unwrap().push_back(change);

@@ -395,7 +395,7 @@ fn a_server_that_fails_fast_gets_a_fifth_of_its_share_and_all_of_it_when_it_has_
         this.run(WARM_UP).servers[0].fails = true;
         let failing = this.run(MEASURED).share(|server| server.fails) / fair;
         this.servers[0].fails = false;
-        this.run(Duration::from_secs(10)).run(MEASURED);
+        this.run(Duration::from_secs(12)).run(MEASURED);
         let all: usize = this.servers.iter().map(|server| server.calls).sum();
         let recovered = this.servers[0].calls as f64 / all as f64 / fair;
         println!("{strategy:?} failing {failing:.3} recovered {recovered:.3}");
