@@ -133,8 +133,16 @@ pub trait Judge: Any + fmt::Debug + Send + Sync {
     /// [`Shut`] if the call may not be made.
     fn admit(&self, now: Instant) -> Result<Ticket, Shut>;
 
-    /// A call admitted with `ticket` has ended. Called for every call, whether the flag is raised or not.
+    /// A call admitted with `ticket` has ended. Called for every call, whether the flag is raised or not, but for those
+    /// that [succeed](Self::succeed).
     fn report(&self, ticket: Ticket, outcome: Outcome, latency: Duration, now: Instant);
+
+    /// A call admitted with `ticket` has succeeded after `nanos` nanoseconds; called instead of [`report`](Self::report).
+    ///
+    /// Nearly every call ends so, and an outcome costs each judge a copy.
+    fn succeed(&self, ticket: Ticket, nanos: u64, now: Instant) {
+        self.report(ticket, Outcome::success(), Duration::from_nanos(nanos), now);
+    }
 
     /// A probe admitted with `ticket` was abandoned: it says nothing, and its place is free again.
     fn release(&self, ticket: Ticket);
@@ -185,9 +193,9 @@ impl Gate {
         kind: JudgeKind,
         make: impl FnOnce() -> Arc<dyn Judge>,
     ) -> &Arc<dyn Judge> {
-        let judge = self.judges[kind as usize].get_or_init(make);
+        // The bit comes first: whoever a judge has admitted finds it again when the call ends.
         self.word.fetch_or(kind.attached(), Ordering::AcqRel);
-        judge
+        self.judges[kind as usize].get_or_init(make)
     }
 
     /// The judge of this kind, if one is attached.
@@ -277,6 +285,16 @@ impl Gate {
 
     #[inline]
     pub(crate) fn report(&self, ticket: Ticket, outcome: Outcome, nanos: u64, now: Instant) {
+        if !outcome.is_success() {
+            return self.report_failure(ticket, outcome, nanos, now);
+        }
+        for judge in self.attached() {
+            judge.succeed(ticket, nanos, now);
+        }
+    }
+
+    #[cold]
+    fn report_failure(&self, ticket: Ticket, outcome: Outcome, nanos: u64, now: Instant) {
         for judge in self.attached() {
             judge.report(ticket, outcome, Duration::from_nanos(nanos), now);
         }
