@@ -9,12 +9,12 @@
 //!
 //! Between 1 and 3 the gate says what was before. While the breaker opens, calls still go through it that might as well
 //! have been a moment earlier; their tickets are of the old epoch, so their verdicts move nothing. While it closes, the
-//! gate still asks, and [`admit`](Circuit::admit) reads the phase. The other order would be wrong: who had raised the
+//! gate still asks, and the phase admits. The other order would be wrong: who had raised the
 //! gate's flag and then lost the compare-exchange would leave a closed breaker with a gate that is shut.
 //!
 //! # The path of a healthy call
 //!
-//! Admission is the gate's, one load. The report never reads the phase: it counts under its ticket's epoch, where it
+//! Admission is one load, the gate's or, without one, the phase's. The report never reads the phase: it counts under its ticket's epoch, where it
 //! disturbs no other ([`epoch`](crate::epoch)), and only a count that calls for a transition looks whether the ticket's
 //! epoch is still the phase's.
 
@@ -38,7 +38,7 @@ use crate::{
 pub(crate) struct Circuit {
     policy: Arc<Policy>,
     rng: Rng,
-    gate: GateHandle,
+    gate: Option<GateHandle>,
     phase: AtomicU64,
     /// When the state began.
     since: Dated,
@@ -47,6 +47,8 @@ pub(crate) struct Circuit {
     run: Run,
     failures: Option<Rule>,
     slow: Option<Rule>,
+    /// From how many nanoseconds on a call is slow.
+    slow_from: u64,
 }
 
 /// What a call finds that asks for admission.
@@ -64,7 +66,12 @@ enum Way {
 }
 
 impl Circuit {
-    pub(crate) fn new(policy: Arc<Policy>, rng: Rng, gate: GateHandle, now: Instant) -> Self {
+    pub(crate) fn new(
+        policy: Arc<Policy>,
+        rng: Rng,
+        gate: Option<GateHandle>,
+        now: Instant,
+    ) -> Self {
         Self {
             rng,
             gate,
@@ -74,6 +81,7 @@ impl Circuit {
             run: Run::default(),
             failures: policy.failure_rule(),
             slow: policy.slow_rule(),
+            slow_from: policy.slow_from(),
             policy,
         }
     }
@@ -91,8 +99,14 @@ impl Circuit {
         }
     }
 
-    /// Admits a call, and says what that has changed.
-    pub(crate) fn admit(&self, now: Instant) -> (Result<Ticket, Shut>, Option<Change>) {
+    /// Admits a call if every call is admitted.
+    pub(crate) fn admit_free(&self) -> Option<Ticket> {
+        let phase = self.phase();
+        (!phase.state.limits()).then(|| Ticket::new(phase.epoch, false))
+    }
+
+    /// Admits a call if it may be one of those that are, and says what that has changed.
+    pub(crate) fn admit_limited(&self, now: Instant) -> (Result<Ticket, Shut>, Option<Change>) {
         loop {
             let phase = self.phase();
             let admitted = Ok(Ticket::new(phase.epoch, false));
@@ -143,29 +157,42 @@ impl Circuit {
         }
     }
 
+    /// Counts a success where there is no more to do, as after nearly every call: it is no probe, and no rule asks how
+    /// long it took. `false` leaves it to [`report`](Self::report).
+    #[inline(always)] // Called, it would save and restore registers for longer than it counts.
+    pub(crate) fn count_success(&self, ticket: Ticket, now: Instant) -> bool {
+        if ticket.is_probe() || self.slow.is_some() {
+            return false;
+        }
+        self.run.end(ticket.epoch());
+        if let Some(rule) = &self.failures {
+            rule.record(false, ticket.epoch(), now);
+        }
+        true
+    }
+
     /// A call has ended; says what that has changed.
     pub(crate) fn report(
         &self,
         ticket: Ticket,
         outcome: Outcome,
-        latency: Duration,
+        latency: u64,
         now: Instant,
     ) -> Option<Change> {
-        let failed = outcome.is_failure();
-        let slow = self.policy.is_slow(latency);
+        let (failed, slow) = (outcome.is_failure(), latency >= self.slow_from);
         if ticket.is_probe() {
             return self.settle(ticket, failed || slow, now);
         }
         let epoch = ticket.epoch();
-        // Each rule counts each call, so none may be skipped because another is broken.
+        // Every rule counts every call, so all do before the first may end the epoch.
         let run = self.run.record(outcome, epoch);
-        let failures = is_broken(&self.failures, failed, epoch, now);
-        let slow = is_broken(&self.slow, slow, epoch, now);
+        let failures = count(&self.failures, failed, epoch, now);
+        let slow_calls = count(&self.slow, slow, epoch, now);
         if self.policy.too_many_in_a_row(run) {
             self.trip(epoch, now, Reason::ConsecutiveFailures)
         } else if failures {
             self.trip(epoch, now, Reason::FailureRate)
-        } else if slow {
+        } else if slow_calls {
             self.trip(epoch, now, Reason::SlowCallRate)
         } else {
             None
@@ -280,7 +307,9 @@ impl Circuit {
             _ => Instant::NEVER,
         };
         self.until.set(to.epoch, until);
-        self.gate.set_epoch(to.epoch, to.state.limits());
+        if let Some(gate) = &self.gate {
+            gate.set_epoch(to.epoch, to.state.limits());
+        }
         Some(Change {
             from: from.state,
             to: to.state,
@@ -328,9 +357,13 @@ impl Circuit {
     }
 }
 
-fn is_broken(rule: &Option<Rule>, against: bool, epoch: u32, now: Instant) -> bool {
-    rule.as_ref()
-        .is_some_and(|rule| rule.is_broken_by(against, epoch, now))
+/// Counts a call, and says whether the rule is broken: only a call that counts against can break it.
+fn count(rule: &Option<Rule>, against: bool, epoch: u32, now: Instant) -> bool {
+    let Some(rule) = rule else {
+        return false;
+    };
+    rule.record(against, epoch, now);
+    against && rule.is_broken(epoch, now)
 }
 
 fn shut(until: Option<Instant>) -> Shut {

@@ -9,10 +9,10 @@ use std::{
 use pin_project_lite::pin_project;
 use tower::load::TrackCompletion;
 use tower_mesh_core::{
-    Attempt, BoxError, Classify, ClassifyErrors, Finish, Outcome, Promises, Verdict, frame,
+    BoxError, Classify, ClassifyErrors, Finish, Outcome, Promises, Verdict, frame,
 };
 
-use crate::breaker::Breaker;
+use crate::{breaker::Breaker, permit::Permit};
 
 pin_project! {
     /// A call through a breaker; made by [`CircuitBreaker`](crate::CircuitBreaker).
@@ -24,26 +24,17 @@ pin_project! {
     pub struct ResponseFuture<F, K, C> {
         #[pin]
         inner: F,
-        admission: Admission,
+        permit: Option<Permit>,
         classify: K,
         completion: C,
     }
-}
-
-enum Admission {
-    /// It has not been polled.
-    Asked(Breaker),
-    /// It is under way.
-    Granted(Attempt),
-    /// It has ended, or panicked.
-    Over,
 }
 
 impl<F, K, C> ResponseFuture<F, K, C> {
     pub(crate) fn new(inner: F, breaker: Breaker, classify: K, completion: C) -> Self {
         Self {
             inner,
-            admission: Admission::Asked(breaker),
+            permit: Some(Permit::waiting(breaker)),
             classify,
             completion,
         }
@@ -55,30 +46,29 @@ where
     F: Future<Output = Result<Res, E>>,
     E: Into<BoxError>,
     K: Classify<Res>,
-    C: TrackCompletion<Attempt, Res> + Promises<K::Answer>,
+    C: TrackCompletion<Permit, Res> + Promises<K::Answer>,
 {
     type Output = Result<C::Output, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut bomb = Bomb(match std::mem::replace(this.admission, Admission::Over) {
-            Admission::Asked(breaker) => Some(breaker.admit()?),
-            Admission::Granted(attempt) => Some(attempt),
-            Admission::Over => panic!("polled after it has ended"),
-        });
+        let permit = this.permit.as_mut().expect("polled after it has ended");
+        if let Err(open) = permit.ask() {
+            *this.permit = None;
+            return Poll::Ready(Err(open.into()));
+        }
+        let bomb = Bomb(permit);
         let Poll::Ready(result) = frame::observed(|| this.inner.poll(cx)) else {
-            if let Some(attempt) = bomb.defuse() {
-                *this.admission = Admission::Granted(attempt);
-            }
+            bomb.defuse();
             return Poll::Pending;
         };
         let result = result.map_err(Into::into);
-        let verdict = verdict(this.classify, &result);
-        let mut attempt = bomb.defuse().expect("it is armed above");
-        if let Verdict::Done(outcome) = verdict {
-            attempt.finish(outcome);
+        if let Verdict::Done(outcome) = verdict(this.classify, &result) {
+            bomb.0.finish(outcome);
         }
-        Poll::Ready(result.map(|response| this.completion.track_completion(attempt, response)))
+        bomb.defuse();
+        let permit = this.permit.take().expect("it is there above");
+        Poll::Ready(result.map(|response| this.completion.track_completion(permit, response)))
     }
 }
 
@@ -96,33 +86,27 @@ fn verdict<Res, K: Classify<Res>>(classify: &K, result: &Result<Res, BoxError>) 
     }
 }
 
-/// Makes a panic of the service or the classifier a failure: an attempt that is merely dropped while unwinding would
-/// pass for one whose caller went away.
-struct Bomb(Option<Attempt>);
+/// Makes a panic of the service or the classifier a failure: a permit that is merely dropped while unwinding would
+/// pass for that of a caller who went away.
+struct Bomb<'a>(&'a mut Permit);
 
-impl Bomb {
-    fn defuse(&mut self) -> Option<Attempt> {
-        self.0.take()
+impl Bomb<'_> {
+    fn defuse(self) {
+        std::mem::forget(self);
     }
 }
 
-impl Drop for Bomb {
+impl Drop for Bomb<'_> {
+    #[cold]
     fn drop(&mut self) {
-        if let Some(mut attempt) = self.0.take() {
-            attempt.finish(Outcome::failure());
-        }
+        self.0.finish(Outcome::failure());
     }
 }
 
 impl<F, K, C> fmt::Debug for ResponseFuture<F, K, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.admission {
-            Admission::Asked(_) => "not polled",
-            Admission::Granted(_) => "under way",
-            Admission::Over => "over",
-        };
         f.debug_struct("ResponseFuture")
-            .field("state", &state)
+            .field("permit", &self.permit)
             .finish_non_exhaustive()
     }
 }

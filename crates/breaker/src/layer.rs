@@ -5,9 +5,7 @@ use tower_layer::{Identity, Layer};
 use tower_mesh_core::{ClassifyErrors, Clock, Endpoint, NewLayer, Rng};
 
 use crate::{
-    breaker::{Breaker, Settings},
-    policy::Policy,
-    service::CircuitBreaker,
+    breaker::Breaker, judge::Settings, policy::Policy, service::CircuitBreaker,
     transition::Transitions,
 };
 
@@ -38,7 +36,7 @@ impl BreakerLayer {
             policy: Arc::new(policy),
             ..Settings::default()
         });
-        let breaker = Breaker::detached(UNNAMED.into(), &settings);
+        let breaker = Breaker::new(UNNAMED.into(), &settings);
         Self::of(breaker, settings)
     }
 
@@ -84,7 +82,7 @@ impl<K, C> BreakerLayer<K, C> {
         let mut settings = Settings::clone(&self.settings);
         change(&mut settings);
         self.settings = Arc::new(settings);
-        self.breaker = Breaker::detached(name, &self.settings);
+        self.breaker = Breaker::new(name, &self.settings);
         self
     }
 

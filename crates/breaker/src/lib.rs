@@ -65,9 +65,11 @@ mod circuit;
 mod epoch;
 mod error;
 mod future;
+mod judge;
 mod layer;
 #[cfg(all(test, mesh_loom))]
 mod models;
+mod permit;
 mod phase;
 mod policy;
 mod registry;
@@ -82,6 +84,7 @@ pub use self::{
     error::Open,
     future::ResponseFuture,
     layer::BreakerLayer,
+    permit::Permit,
     phase::State,
     policy::Policy,
     registry::{CircuitBreakerRegistry, RegistryFull},

@@ -14,7 +14,7 @@ use tower_mesh_core::{
 use crate::{
     circuit::Circuit,
     phase::State,
-    policy::Policy,
+    policy::{Policy, nanos},
     transition::{Change, Reason},
     window::{Buckets, LastCalls, Tally},
 };
@@ -32,11 +32,12 @@ impl Judge for Judging {
     }
 
     fn admit(&self, now: Instant) -> Result<Ticket, Shut> {
-        self.0.admit(now).0
+        let free = self.0.admit_free();
+        free.map_or_else(|| self.0.admit_limited(now).0, Ok)
     }
 
     fn report(&self, ticket: Ticket, outcome: Outcome, latency: Duration, now: Instant) {
-        self.0.report(ticket, outcome, latency, now);
+        self.0.report(ticket, outcome, nanos(latency), now);
     }
 
     fn release(&self, ticket: Ticket) {
@@ -56,7 +57,12 @@ fn circuit(policy: Policy) -> (Arc<Circuit>, Arc<Vitals>) {
     let vitals = Vitals::detached();
     let mut circuit = None;
     vitals.attach(JudgeKind::Breaker, |gate| {
-        let made = Arc::new(Circuit::new(Arc::new(policy), Rng::seeded(1), gate, NOW));
+        let made = Arc::new(Circuit::new(
+            Arc::new(policy),
+            Rng::seeded(1),
+            Some(gate),
+            NOW,
+        ));
         circuit = Some(Arc::clone(&made));
         Arc::new(Judging(made))
     });
@@ -64,11 +70,11 @@ fn circuit(policy: Policy) -> (Arc<Circuit>, Arc<Vitals>) {
 }
 
 fn failure(circuit: &Circuit, ticket: Ticket, now: Instant) -> Option<Change> {
-    circuit.report(ticket, Outcome::failure(), Duration::ZERO, now)
+    circuit.report(ticket, Outcome::failure(), 0, now)
 }
 
 fn success(circuit: &Circuit, ticket: Ticket, now: Instant) -> Option<Change> {
-    circuit.report(ticket, Outcome::success(), Duration::ZERO, now)
+    circuit.report(ticket, Outcome::success(), 0, now)
 }
 
 /// A breaker that has opened at `NOW`, and the ticket of a call that began before.

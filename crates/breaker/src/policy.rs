@@ -217,12 +217,14 @@ impl Policy {
         self.slow.map(|(_, rate)| self.rule(rate))
     }
 
-    fn rule(&self, rate: Ratio) -> Rule {
-        Rule::new(self.window, self.min_calls, Share::new(rate))
+    /// From how many nanoseconds on a call is slow.
+    pub(crate) fn slow_from(&self) -> u64 {
+        self.slow
+            .map_or(u64::MAX, |(threshold, _)| nanos(threshold))
     }
 
-    pub(crate) fn is_slow(&self, latency: Duration) -> bool {
-        self.slow.is_some_and(|(threshold, _)| latency >= threshold)
+    fn rule(&self, rate: Ratio) -> Rule {
+        Rule::new(self.window, self.min_calls, Share::new(rate))
     }
 
     /// How long it stays open for the `openings`th time in a row; `chance` in `[0, 1)` is the share of the jitter.
@@ -233,7 +235,7 @@ impl Policy {
             .saturating_mul(1 << doublings)
             .min(self.open_at_most.max(self.open_for));
         // Whole nanoseconds: `mul_f64` panics where this saturates.
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = nanos(time);
         let jitter = (nanos as f64 * self.jitter.get() * chance) as u64;
         Duration::from_nanos(nanos.saturating_add(jitter))
     }
@@ -273,6 +275,11 @@ impl Policy {
     pub(crate) fn ramp_share(&self, since: Duration) -> Option<f64> {
         (since < self.ramp).then(|| (since.as_secs_f64() / self.ramp.as_secs_f64()).max(RAMP_START))
     }
+}
+
+/// A duration in nanoseconds; what is longer than 584 years is cut off.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(all(test, not(mesh_loom)))]

@@ -5,19 +5,13 @@ use std::{
     error::Error,
     fmt,
     num::NonZeroUsize,
-    sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use tower_mesh_core::{Clock, Instant, Rng};
+use tower_mesh_core::{Clock, Rng};
 
 use crate::{
-    breaker::{Breaker, Settings},
-    phase::State,
-    policy::Policy,
-    snapshot::Snapshot,
+    breaker::Breaker, judge::Settings, phase::State, policy::Policy, snapshot::Snapshot,
     transition::Transitions,
 };
 
@@ -53,13 +47,7 @@ pub struct CircuitBreakerRegistry {
     entries: Arc<RwLock<Entries>>,
 }
 
-type Entries = HashMap<Arc<str>, Entry>;
-
-struct Entry {
-    breaker: Breaker,
-    /// When it was last asked for, in nanoseconds of the clock.
-    asked: AtomicU64,
-}
+type Entries = HashMap<Arc<str>, Breaker>;
 
 const CAPACITY: NonZeroUsize = NonZeroUsize::new(10_000).expect("it is not zero");
 
@@ -115,31 +103,25 @@ impl CircuitBreakerRegistry {
         if let Some(breaker) = self.get(key) {
             return Ok(breaker);
         }
-        let now = self.settings.clock.now();
         let mut entries = self.write();
-        if let Some(entry) = entries.get(key) {
-            return Ok(entry.breaker.clone());
+        if let Some(breaker) = entries.get(key) {
+            return Ok(breaker.clone());
         }
         if entries.len() >= self.capacity.get() {
             self.make_room(&mut entries)?;
         }
         let key: Arc<str> = key.into();
-        let breaker = Breaker::detached(Arc::clone(&key), &self.settings);
-        let entry = Entry {
-            breaker: breaker.clone(),
-            asked: AtomicU64::new(now.as_nanos()),
-        };
-        entries.insert(key, entry);
+        let breaker = Breaker::new(Arc::clone(&key), &self.settings);
+        entries.insert(key, breaker.clone());
         Ok(breaker)
     }
 
     /// The breaker of `key`, if there is one.
     pub fn get(&self, key: &str) -> Option<Breaker> {
         let now = self.settings.clock.now();
-        let entries = self.read();
-        let entry = entries.get(key)?;
-        entry.asked.fetch_max(now.as_nanos(), Ordering::Relaxed);
-        Some(entry.breaker.clone())
+        let breaker = self.read().get(key)?.clone();
+        breaker.judge().touch(now);
+        Some(breaker)
     }
 
     /// How many breakers there are.
@@ -173,15 +155,14 @@ impl CircuitBreakerRegistry {
 
     /// Outside the lock, since a reset tells of itself.
     fn breakers(&self) -> Vec<Breaker> {
-        let entries = self.read();
-        entries.values().map(|e| e.breaker.clone()).collect()
+        self.read().values().cloned().collect()
     }
 
     fn make_room(&self, entries: &mut Entries) -> Result<(), RegistryFull> {
         let mut idle: Vec<_> = entries
             .iter()
-            .filter(|(_, entry)| entry.is_missed_by_nobody())
-            .map(|(key, entry)| (entry.last_use(), Arc::clone(key)))
+            .filter(|(_, breaker)| is_missed_by_nobody(breaker))
+            .map(|(key, breaker)| (breaker.judge().last_use(), Arc::clone(key)))
             .collect();
         if idle.is_empty() {
             return Err(RegistryFull {
@@ -205,16 +186,9 @@ impl CircuitBreakerRegistry {
     }
 }
 
-impl Entry {
-    /// Clones are made under the lock or from clones, so under the lock "nobody" stays nobody.
-    fn is_missed_by_nobody(&self) -> bool {
-        self.breaker.is_unheld() && self.breaker.state() == State::Closed
-    }
-
-    fn last_use(&self) -> Instant {
-        let asked = Instant::from_nanos(self.asked.load(Ordering::Relaxed));
-        self.breaker.last_call().map_or(asked, |at| at.max(asked))
-    }
+/// Clones are made under the lock or from clones, so under the lock "nobody" stays nobody.
+fn is_missed_by_nobody(breaker: &Breaker) -> bool {
+    breaker.is_unheld() && breaker.state() == State::Closed
 }
 
 /// With the defaults of [`Policy`].

@@ -4,10 +4,10 @@ use std::{
 };
 
 use tower::{load::TrackCompletion, util::Oneshot};
-use tower_mesh_core::{Attempt, BoxError, Classify, Promises};
+use tower_mesh_core::{BoxError, Classify, Promises};
 use tower_service::Service;
 
-use crate::{breaker::Breaker, future::ResponseFuture};
+use crate::{breaker::Breaker, future::ResponseFuture, permit::Permit};
 
 /// Calls a service as long as its breaker lets it; made by [`BreakerLayer`](crate::BreakerLayer).
 ///
@@ -50,7 +50,7 @@ where
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
     K: Classify<S::Response>,
-    C: TrackCompletion<Attempt, S::Response> + Promises<K::Answer>,
+    C: TrackCompletion<Permit, S::Response> + Promises<K::Answer>,
 {
     type Response = C::Output;
     type Error = BoxError;

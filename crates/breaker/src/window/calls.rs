@@ -38,6 +38,7 @@ impl LastCalls {
         }
     }
 
+    #[inline(never)]
     pub(crate) fn record(&self, against: bool, epoch: u32) {
         let Some(place) = self.take_place(epoch) else {
             return;

@@ -20,10 +20,9 @@ use tower::{
     load::{CompleteOnResponse, TrackCompletion},
     service_fn,
 };
-use tower_mesh_breaker::{Breaker, BreakerLayer, Open, State};
+use tower_mesh_breaker::{Breaker, BreakerLayer, Open, Permit, State};
 use tower_mesh_core::{
-    Attempt, BoxError, Clock, Finish, Kind, ManualClock, Outcome, Promises, Refusal, Sent, Verdict,
-    frame,
+    BoxError, Clock, Finish, Kind, ManualClock, Outcome, Promises, Refusal, Sent, Verdict, frame,
 };
 
 use crate::{Ask, MS, S, after, answer, ask, service};
@@ -341,15 +340,15 @@ fn a_classifier_decides_what_is_a_failure() {
     assert_eq!(breaker.state(), State::Open);
 }
 
-/// Hands the attempt on with the response, as one does that waits for the end of a body.
+/// Hands the permit on with the response, as one does that waits for the end of a body.
 #[derive(Clone)]
 struct WithBody;
 
-impl<Res> TrackCompletion<Attempt, Res> for WithBody {
-    type Output = (Res, Attempt);
+impl<Res> TrackCompletion<Permit, Res> for WithBody {
+    type Output = (Res, Permit);
 
-    fn track_completion(&self, attempt: Attempt, response: Res) -> Self::Output {
-        (response, attempt)
+    fn track_completion(&self, permit: Permit, response: Res) -> Self::Output {
+        (response, permit)
     }
 }
 

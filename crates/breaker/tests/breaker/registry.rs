@@ -62,16 +62,25 @@ fn a_flood_of_keys_costs_no_more_than_the_capacity_and_no_breaker_that_is_needed
 
 #[test]
 fn the_longest_idle_makes_room() {
-    let (registry, time) = registry(3);
-    for key in ["a", "b", "c"] {
-        registry.get_or_create(key).expect("there is room");
+    let (registry, time) = registry(4);
+    let make = |key| {
         time.advance(S);
+        registry.get_or_create(key).expect("room is made")
+    };
+    let mut called = service(&make("called").layer());
+    for key in ["first", "second", "asked for"] {
+        make(key);
     }
-    let a = registry.get("a").expect("it is there");
-    let _ = ask(&mut service(&a.layer()), Ask::Succeed);
-    drop(a);
-    registry.get_or_create("d").expect("room is made");
-    assert_eq!(keys(&registry), ["a", "c", "d"]);
+    time.advance(S);
+    let _ = ask(&mut called, Ask::Succeed);
+    drop(called);
+    time.advance(S);
+    registry.get("asked for").expect("it is there");
+    make("third");
+    make("fourth");
+    assert_eq!(keys(&registry), ["asked for", "called", "fourth", "third"]);
+    make("fifth");
+    assert_eq!(keys(&registry), ["asked for", "fifth", "fourth", "third"]);
 }
 
 #[test]
