@@ -1,13 +1,15 @@
 //! Calls one of several stacks again and again, so that valgrind can count what a call costs:
 //!
 //! ```sh
+//! export CASE=mesh-both-over
 //! cargo build --profile bench -p tower-mesh-limit --example instructions
-//! valgrind --tool=callgrind --callgrind-out-file=/dev/null target/release/examples/instructions bulkhead 10000
-//! valgrind --tool=callgrind --callgrind-out-file=/dev/null target/release/examples/instructions bulkhead 20000
+//! valgrind --tool=callgrind --callgrind-out-file=/dev/null target/release/examples/instructions $CASE 10000
+//! valgrind --tool=callgrind --callgrind-out-file=/dev/null target/release/examples/instructions $CASE 20000
 //! ```
 //!
 //! What a call costs is the difference of two counts, divided by that of the calls; what a layer costs is the difference
-//! between two stacks. The clock stands still and costs next to nothing, except where a case says `tokio`.
+//! between two stacks. Built with `CASE` the binary holds that case only: what else is in a binary moves the counts by
+//! fifty. The clock stands still and costs next to nothing, except where a case says `tokio`.
 
 use std::{
     convert::Infallible,

@@ -134,7 +134,7 @@ async fn w13_the_wait_for_readiness_is_part_of_the_time() {
     assert!(ends_within(peer, 3600 * SECOND).await.is_none());
 }
 
-// flaw W13: two timeouts are two timers, each made for every call
+// flaw T18
 #[test]
 fn the_readiness_that_a_deadline_ended_is_given_back() {
     let scarce = ConcurrencyLimit::new(Inner::default(), 1);
