@@ -13,16 +13,16 @@ use std::{
 
 use futures_util::{FutureExt, Stream, StreamExt, stream};
 use tower::{
-    Service, ServiceExt,
+    Layer, Service, ServiceExt,
     balance::p2c::Balance,
     buffer::Buffer,
     discover::{Change, Discover},
     load::Load,
 };
-use tower_mesh_core::{BoxError, Endpoint, ResolveError, Weight};
+use tower_mesh_core::{BoxError, Endpoint, Kind, ResolveError, Weight};
 use tower_mesh_discovery::Discovery;
 
-use crate::script::{Say, Script, endpoint, moment, orders, pass, secs, start};
+use crate::script::{Say, Script, endpoint, kind, moment, orders, pass, secs, start};
 
 /// Answers with its port.
 #[derive(Clone, Debug)]
@@ -140,6 +140,21 @@ async fn w5_towers_balancer_outlives_an_error_of_the_source() {
     script.replace(&orders(), &[endpoint(2)]);
     pass(secs(1)).await;
     assert_eq!(ours.oneshot(()).await.unwrap(), 2);
+}
+
+/// Flaw W6: without endpoints a call is pending for ever. First the flaw itself, then the same under the layer.
+#[tokio::test(start_paused = true)]
+async fn w6_towers_balancer_fails_in_time_under_the_layer_when_nothing_is_known() {
+    let naive = balanced(stream::pending::<Result<Change<u16, Port>, Infallible>>());
+    let waits = tokio::spawn(naive.oneshot(()));
+    pass(secs(3_600)).await;
+    assert!(!waits.is_finished());
+
+    let discovery = start(Discovery::builder(Script::new()));
+    let inner = balanced(discovery.changes(&orders(), dial));
+    let ours = discovery.layer(&orders()).layer(inner);
+    let error = ours.oneshot(()).await.unwrap_err();
+    assert_eq!(kind(&error), Kind::NoEndpoint);
 }
 
 /// Flaw G1: an endpoint whose client could not be built counts as known and is never tried again.
