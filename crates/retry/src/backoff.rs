@@ -187,6 +187,14 @@ mod tests {
     }
 
     #[test]
+    fn nothing_grows_to_nothing() {
+        for jitter in [Jitter::Full, Jitter::Around(Ratio::ONE), Jitter::None] {
+            let backoff = Backoff::exponential(Duration::ZERO, ms(100)).jitter(jitter);
+            assert_eq!(backoff.wait(u32::MAX, 0.9), Duration::ZERO);
+        }
+    }
+
+    #[test]
     fn what_is_no_factor_counts_as_one() {
         for bad in [f64::NAN, f64::NEG_INFINITY, -3.0, 0.0, 0.5] {
             let backoff = Backoff::exponential(ms(10), ms(100))

@@ -295,8 +295,6 @@ where
             Some(_) => outcome.never_sent(),
             None => outcome,
         };
-        // What the attempt holds is released before there is another.
-        self.as_mut().project().state.set(State::Ended);
         let error = result.as_ref().err();
         match self.as_mut().prepare(rules, outcome, unsent, error) {
             Ok(next) => {

@@ -62,7 +62,7 @@ fn with_finagle_s_settings_it_gives_finagle_s_numbers() {
 #[test]
 fn the_share_is_exact_whatever_the_rate() {
     for percent in [5, 10, 30, 40, 60, 70, 90, 100] {
-        for pause in [0, 1, 7, 30, 90].map(ms) {
+        for pause in [0, 1, 7, 30, 90, 300].map(ms) {
             let share = Ratio::percent(percent);
             let budget = Budget::new(share).min_per_second(0);
             let retries = retries_of_failures(&budget, 10_000, pause);
