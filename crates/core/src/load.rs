@@ -225,9 +225,10 @@ fn faded(unanswered: u64, now: Instant) -> f32 {
 
 /// What is left of a value written with its time in `word`.
 fn decay(word: u64, now: Instant, tau: f64) -> f64 {
-    // Milliseconds wrap after 49 days; an endpoint without a sample for so long merely keeps its value a little longer.
-    let elapsed = millis(now).wrapping_sub(lower(word));
-    (-f64::from(elapsed) / tau).exp()
+    // Milliseconds wrap, so differences are signed: `now` was read at the beginning of a poll, and another thread may
+    // have written since. An endpoint without a sample for 25 days merely keeps its value a little longer.
+    let elapsed = millis(now).wrapping_sub(lower(word)) as i32;
+    (-f64::from(elapsed.max(0)) / tau).exp()
 }
 
 fn millis(at: Instant) -> u32 {
@@ -361,6 +362,17 @@ mod tests {
         assert_eq!(load.updated(), None, "it is no outcome");
         record(&load, Outcome::success(), MS, later);
         assert_eq!(load.unanswered(later), 0.0);
+    }
+
+    #[test]
+    fn a_look_from_before_the_last_sample_finds_nothing_decayed() {
+        let load = Load::new();
+        load.give_up(START);
+        assert_eq!(load.unanswered(START - MS), 1.0);
+        record(&load, Outcome::success(), Duration::from_secs(2), START);
+        assert_eq!(load.peak_us(START - MS), Some(2e6));
+        record(&load, Outcome::success(), 20 * MS, START - MS);
+        assert!(load.peak_us(START) > Some(1.99e6), "{load:?}");
     }
 
     #[test]
