@@ -310,7 +310,8 @@ impl Gate {
 
     /// Keeps new calls from the endpoint, or lets them through again; those in flight go on.
     ///
-    /// Discovery drains an endpoint that an update no longer names.
+    /// Discovery drains an endpoint that an update no longer names. An attempt that is being admitted at this moment may
+    /// still begin, and be counted as in flight a little later.
     pub fn set_draining(&self, draining: bool) {
         self.set(JudgeKind::Drain, draining);
     }

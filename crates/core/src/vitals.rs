@@ -64,6 +64,10 @@ impl Vitals {
     /// Attaches a judge to the gate, or gives the one of this kind that is there.
     ///
     /// `make` gets the handle through which the judge moves the gate.
+    ///
+    /// # Panics
+    ///
+    /// For [`JudgeKind::Drain`], which is a flag without a judge.
     pub fn attach(
         self: &Arc<Self>,
         kind: JudgeKind,
