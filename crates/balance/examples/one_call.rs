@@ -22,7 +22,10 @@ use std::{
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 use tower_mesh_balance::{BalanceLayer, Strategy};
-use tower_mesh_core::{Clock, Endpoint, Endpoints, Resolution, ServiceName, Shared, Weight, frame};
+use tower_mesh_core::{
+    Clock, Endpoint, Endpoints, Finish, Outcome, Resolution, Sampling, ServiceName, Shared, Weight,
+    frame,
+};
 
 #[derive(Clone, Debug)]
 struct Echo;
@@ -66,6 +69,11 @@ fn main() {
     let set: Vec<_> = (0..number)
         .map(|i| endpoint(i).with_weight(Weight::new(if weights { 1 + i as u16 % 3 } else { 1 })))
         .collect();
+    // Every endpoint has answered, as in a service that has run for a while.
+    for endpoint in &set {
+        let attempt = endpoint.vitals().attempt(&clock, Sampling::Peak);
+        attempt.expect("an open gate").finish(Outcome::success());
+    }
     let name = ServiceName::new("orders").expect("a valid name");
     let endpoints = Endpoints::fixed(name, set.clone());
     let mut balance = BalanceLayer::new(endpoints.clone())

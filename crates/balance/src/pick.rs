@@ -1,6 +1,6 @@
 //! Choosing an endpoint: draw a few, look at their gates, compare what they cost.
 
-use std::{array, sync::Arc};
+use std::sync::Arc;
 
 use tower_mesh_core::{
     Endpoint, Instant, Load, Rng, Standing, Vitals,
@@ -92,14 +92,25 @@ pub(crate) fn pick(
         rng: &chance.rng,
     };
     let mut dice = Dice(chance.rng.next_u64());
-    let random = || table.draw(dice.throw());
     let turn = || table.turn(chance.turns.fetch_add(1, Ordering::Relaxed));
     match strategy {
-        Strategy::BestOfThree => search.best_of::<3>(random, by_mean_latency),
-        Strategy::PeakEwma => search.best_of::<2>(random, by_peak_latency),
-        Strategy::LeastInFlight => search.best_of::<2>(random, by_in_flight),
-        Strategy::RoundRobin => search.best_of::<1>(turn, |_, _, _| 0.0),
-        Strategy::Weighted => search.best_of::<1>(random, |_, _, _| 0.0),
+        Strategy::BestOfThree => {
+            let drawn: [usize; 3] = table.draw_some(|| dice.throw());
+            search.best_of(drawn, || table.draw(dice.throw()), by_mean_latency)
+        }
+        Strategy::PeakEwma => {
+            let drawn: [usize; 2] = table.draw_some(|| dice.throw());
+            search.best_of(drawn, || table.draw(dice.throw()), by_peak_latency)
+        }
+        Strategy::LeastInFlight => {
+            let drawn: [usize; 2] = table.draw_some(|| dice.throw());
+            search.best_of(drawn, || table.draw(dice.throw()), by_in_flight)
+        }
+        Strategy::RoundRobin => search.best_of([turn()], turn, |_, _, _| 0.0),
+        Strategy::Weighted => {
+            let drawn = [table.draw(dice.throw())];
+            search.best_of(drawn, || table.draw(dice.throw()), |_, _, _| 0.0)
+        }
     }
 }
 
@@ -130,20 +141,10 @@ impl<'a> Search<'a> {
     #[inline(always)]
     fn best_of<const WANTED: usize>(
         &self,
-        mut draw: impl FnMut() -> usize,
+        drawn: [usize; WANTED],
+        draw: impl FnMut() -> usize,
         cost: impl Fn(&Load, f32, &Moment) -> f32 + Copy,
     ) -> Option<usize> {
-        let places = self.field.table.len();
-        let mut place = draw();
-        let drawn: [usize; WANTED] = array::from_fn(|nth| {
-            if nth > 0 {
-                place = match places > WANTED {
-                    true => draw(),
-                    false => (place + 1) % places,
-                };
-            }
-            place
-        });
         let seats = drawn.map(|place| self.seat(place));
         let different = (1..WANTED).all(|nth| !drawn[..nth].contains(&drawn[nth]));
         let open = seats.iter().all(|seat| seat.vitals.gate().is_open());

@@ -1,5 +1,7 @@
 //! Who is drawn, and how often.
 
+use std::array;
+
 /// The endpoints that take calls, and an alias table if they do not take all the same share: a draw costs the same for
 /// ten endpoints as for a hundred thousand.
 ///
@@ -90,6 +92,34 @@ impl Table {
         }
     }
 
+    /// `N` places drawn one after the other: different ones if shares are even and there are more than so many. If there
+    /// are not, all of them, in order, from one that is drawn.
+    #[inline]
+    pub(crate) fn draw_some<const N: usize>(&self, mut random: impl FnMut() -> u64) -> [usize; N] {
+        if self.len <= N {
+            let first = self.draw(random());
+            return array::from_fn(|nth| (first + nth) % self.len);
+        }
+        if self.columns.is_some() {
+            return array::from_fn(|_| self.draw(random()));
+        }
+        // Each is drawn of those that are left: the places drawn before are skipped, the lowest first.
+        let mut drawn = [usize::MAX; N];
+        let mut sorted = [usize::MAX; N];
+        for nth in 0..N {
+            let left = self.len - nth;
+            let mut place = ((u128::from(random()) * left as u128) >> 64) as usize;
+            for before in &sorted[..nth] {
+                place += usize::from(place >= *before);
+            }
+            drawn[nth] = place;
+            for at in &mut sorted {
+                (*at, place) = (place.min(*at), place.max(*at));
+            }
+        }
+        drawn
+    }
+
     /// The place whose turn it is at `count`: each as often as its weight says, and spread evenly over time.
     #[inline]
     pub(crate) fn turn(&self, count: u64) -> usize {
@@ -177,6 +207,27 @@ mod tests {
         assert_eq!(table(&[]).len(), 0);
         assert_eq!(Table::new(&[1, 2], |_| false).len(), 0);
         assert_eq!(table(&[]).turn(3), 0);
+    }
+
+    #[test]
+    fn several_drawn_at_once_are_different_and_each_as_likely() {
+        let rng = tower_mesh_core::Rng::seeded(1);
+        for len in 1..=8 {
+            let table = table(&vec![1; len]);
+            let mut counts = vec![[0; 3]; len];
+            for _ in 0..10_000 {
+                let drawn: [usize; 3] = table.draw_some(|| rng.next_u64());
+                let mut different = drawn.to_vec();
+                different.sort_unstable();
+                different.dedup();
+                assert_eq!(different.len(), len.min(3));
+                (0..3).for_each(|nth| counts[drawn[nth]][nth] += 1);
+            }
+            // Five standard deviations.
+            let fair = 10_000.0 / len as f64;
+            let near = |count: &i32| (f64::from(*count) - fair).abs() <= 5.0 * fair.sqrt();
+            assert!(counts.iter().flatten().all(near), "{counts:?}");
+        }
     }
 
     #[test]
