@@ -12,7 +12,6 @@ mod changes;
 mod contract;
 mod ends;
 mod logs;
-mod measure;
 mod registry;
 mod script;
 mod sources;
