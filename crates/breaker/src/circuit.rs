@@ -9,14 +9,14 @@
 //!
 //! Between 1 and 3 the gate says what was before. While the breaker opens, calls still go through it that might as well
 //! have been a moment earlier; their tickets are of the old epoch, so their verdicts move nothing. While it closes, the
-//! gate still asks, and the phase admits. The other order would be wrong: who had raised the
-//! gate's flag and then lost the compare-exchange would leave a closed breaker with a gate that is shut.
+//! gate still asks, and the phase admits. The other order would be wrong: who had raised the gate's flag and then lost
+//! the compare-exchange would leave a closed breaker with a gate that is shut.
 //!
 //! # The path of a healthy call
 //!
-//! Admission is one load, the gate's or, without one, the phase's. The report never reads the phase: it counts under its ticket's epoch, where it
-//! disturbs no other ([`epoch`](crate::epoch)), and only a count that calls for a transition looks whether the ticket's
-//! epoch is still the phase's.
+//! Admission is one load, the gate's or, without one, the phase's. The report never reads the phase: it counts under
+//! its ticket's epoch, where it disturbs no other ([`epoch`](crate::epoch)), and only a count that calls for a
+//! transition looks whether the ticket's epoch is still the phase's.
 
 use std::{sync::Arc, time::Duration};
 
@@ -202,8 +202,7 @@ impl Circuit {
     /// Opens, if the verdicts that call for it were given in the epoch that still is.
     #[cold]
     fn trip(&self, epoch: u32, now: Instant, reason: Reason) -> Option<Change> {
-        loop {
-            let phase = self.phase();
+        self.advance(now, |phase| {
             let remembered = match phase.state {
                 _ if phase.epoch != epoch => return None,
                 State::Closed => {
@@ -213,34 +212,21 @@ impl Circuit {
                 State::Ramping => phase.openings,
                 _ => return None,
             };
-            let change = self.step(phase, phase.open(remembered), now, reason);
-            if change.is_some() {
-                return change;
-            }
-        }
+            Some((phase.open(remembered), reason))
+        })
     }
 
     /// A probe has come back; it counts if its epoch still is.
     #[cold]
     fn settle(&self, ticket: Ticket, failed: bool, now: Instant) -> Option<Change> {
-        loop {
-            let phase = self.probing(ticket)?;
-            let next = phase.settle(failed, &self.policy);
-            if next.epoch == phase.epoch {
-                if self.swap(phase, next) {
-                    return None;
-                }
-                continue;
-            }
+        self.advance(now, |phase| {
+            let next = phase.of_probe(ticket)?.settle(failed, &self.policy);
             let reason = match next.state {
                 State::Open => Reason::ProbesFailed,
                 _ => Reason::ProbesSucceeded,
             };
-            let change = self.step(phase, next, now, reason);
-            if change.is_some() {
-                return change;
-            }
-        }
+            Some((next, reason))
+        })
     }
 
     /// A probe was abandoned: its place is free, if its epoch still is.
@@ -249,66 +235,59 @@ impl Circuit {
         if !ticket.is_probe() {
             return;
         }
-        while let Some(phase) = self.probing(ticket) {
+        while let Some(phase) = self.phase().of_probe(ticket) {
             if self.swap(phase, phase.abandon()) {
                 return;
             }
         }
     }
 
-    fn probing(&self, ticket: Ticket) -> Option<Phase> {
-        let phase = self.phase();
-        let is_current = phase.epoch == ticket.epoch() && phase.state == State::HalfOpen;
-        is_current.then_some(phase)
-    }
-
     /// Brings it to `state` whatever it is in, with nothing remembered.
-    pub(crate) fn force(&self, state: State, now: Instant, reason: Reason) -> Change {
-        loop {
-            let phase = self.phase();
+    pub(crate) fn force(&self, state: State, now: Instant, reason: Reason) -> Option<Change> {
+        self.advance(now, |phase| {
             let next = Phase {
                 openings: 0,
                 ..phase.enter(state)
             };
-            if let Some(change) = self.step(phase, next, now, reason) {
-                return change;
-            }
-        }
+            Some((next, reason))
+        })
     }
 
     /// Lets go of it where it was forced.
     pub(crate) fn release_force(&self, now: Instant) -> Option<Change> {
+        self.advance(now, |phase| {
+            let next = phase.enter(State::Closed);
+            phase.state.is_forced().then_some((next, Reason::Released))
+        })
+    }
+
+    /// Takes the step that `next` makes of the phase; of the phase as it is then, when another step came first.
+    fn advance(
+        &self,
+        now: Instant,
+        next: impl Fn(Phase) -> Option<(Phase, Reason)>,
+    ) -> Option<Change> {
         loop {
             let phase = self.phase();
-            if !phase.state.is_forced() {
-                return None;
-            }
-            let change = self.step(phase, phase.enter(State::Closed), now, Reason::Released);
+            let (next, reason) = next(phase)?;
+            let change = self.step(phase, next, now, reason);
             if change.is_some() {
                 return change;
             }
         }
     }
 
-    /// A transition in its three steps; `None` if another came first.
+    /// A step of the phase, and if it begins an epoch all three of the transition; `None` if another came first.
     #[cold]
     fn step(&self, from: Phase, to: Phase, now: Instant, reason: Reason) -> Option<Change> {
         if !self.swap(from, to) {
             return None;
         }
-        let since = match from.state == to.state {
-            true => self.since.get(from.epoch).unwrap_or(now),
-            false => now,
-        };
-        self.since.set(to.epoch, since);
-        let until = match to.state {
-            State::Open => now + self.policy.open_time(to.openings, self.rng.unit()),
-            State::HalfOpen => now + self.policy.lease(),
-            _ => Instant::NEVER,
-        };
-        self.until.set(to.epoch, until);
-        if let Some(gate) = &self.gate {
-            gate.set_epoch(to.epoch, to.state.limits());
+        if from.epoch != to.epoch {
+            self.date(from, to, now);
+            if let Some(gate) = &self.gate {
+                gate.set_epoch(to.epoch, to.state.limits());
+            }
         }
         Some(Change {
             from: from.state,
@@ -319,6 +298,19 @@ impl Circuit {
         })
     }
 
+    fn date(&self, from: Phase, to: Phase, now: Instant) {
+        // A renewed lease is an epoch of its own in a state that goes on.
+        let is_new = from.state != to.state;
+        let since = if is_new { None } else { self.since(from) };
+        self.since.set(to.epoch, since.unwrap_or(now));
+        let until = match to.state {
+            State::Open => now + self.policy.open_time(to.openings, self.rng.unit()),
+            State::HalfOpen => now + self.policy.lease(),
+            _ => Instant::NEVER,
+        };
+        self.until.set(to.epoch, until);
+    }
+
     fn swap(&self, from: Phase, to: Phase) -> bool {
         self.phase
             .compare_exchange(from.pack(), to.pack(), Ordering::AcqRel, Ordering::Acquire)
@@ -326,8 +318,7 @@ impl Circuit {
     }
 
     fn time_in(&self, phase: Phase, now: Instant) -> Duration {
-        self.since
-            .get(phase.epoch)
+        self.since(phase)
             .map_or(Duration::ZERO, |since| now.since(since))
     }
 

@@ -83,19 +83,17 @@ impl BreakerJudge {
     }
 
     pub(crate) fn force(&self, state: State, reason: Reason) {
-        let now = self.settings.clock.now();
-        self.tell(self.circuit.force(state, now, reason));
+        self.tell(self.circuit.force(state, self.settings.clock.now(), reason));
     }
 
     pub(crate) fn release_force(&self) {
-        let now = self.settings.clock.now();
-        if let Some(change) = self.circuit.release_force(now) {
-            self.tell(change);
-        }
+        self.tell(self.circuit.release_force(self.settings.clock.now()));
     }
 
-    #[cold]
-    fn tell(&self, change: Change) {
+    fn tell(&self, change: Option<Change>) {
+        let Some(change) = change else {
+            return;
+        };
         if change.to == State::Open {
             self.opened.fetch_add(1, Ordering::Relaxed);
         }
@@ -124,9 +122,7 @@ impl BreakerJudge {
     #[cold]
     fn admit_limited(&self, now: Instant) -> Result<Ticket, Shut> {
         let (admitted, change) = self.circuit.admit_limited(now);
-        if let Some(change) = change {
-            self.tell(change);
-        }
+        self.tell(change);
         if admitted.is_err() {
             self.rejected.fetch_add(1, Ordering::Relaxed);
         }
@@ -139,9 +135,7 @@ impl BreakerJudge {
     }
 
     fn report_nanos(&self, ticket: Ticket, outcome: Outcome, nanos: u64, now: Instant) {
-        if let Some(change) = self.circuit.report(ticket, outcome, nanos, now) {
-            self.tell(change);
-        }
+        self.tell(self.circuit.report(ticket, outcome, nanos, now));
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use tower_mesh_core::Ticket;
+
 use crate::policy::Policy;
 
 /// The state of a breaker.
@@ -157,6 +159,12 @@ impl Phase {
             failed: self.failed,
             ..self.probe()
         }
+    }
+
+    /// This phase, if the probe with `ticket` is one of its own.
+    pub(crate) fn of_probe(self, ticket: Ticket) -> Option<Self> {
+        let is_own = self.state == State::HalfOpen && self.epoch == ticket.epoch();
+        is_own.then_some(self)
     }
 
     /// A probe was abandoned: its place is free.
