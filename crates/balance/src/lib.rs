@@ -58,6 +58,8 @@
 mod error;
 mod future;
 mod layer;
+#[cfg(all(test, mesh_loom))]
+mod loom_models;
 mod pick;
 mod pool;
 mod service;

@@ -83,10 +83,9 @@ pub(crate) fn pick(
     if table.len() == 0 {
         return None;
     }
-    let at = Moment::new(now);
     let search = Search {
         field,
-        at: &at,
+        at: Moment::new(now),
         probe,
         avoid,
         rng: &chance.rng,
@@ -130,7 +129,7 @@ impl Dice {
 #[derive(Clone, Copy)]
 struct Search<'a> {
     field: Field<'a>,
-    at: &'a Moment,
+    at: Moment,
     probe: bool,
     avoid: &'a Avoid,
     rng: &'a Rng,
@@ -140,7 +139,7 @@ impl<'a> Search<'a> {
     /// The cheapest of the first `WANTED` open ones that are drawn, or of all if there are no more.
     #[inline(always)]
     fn best_of<const WANTED: usize>(
-        &self,
+        self,
         drawn: [usize; WANTED],
         draw: impl FnMut() -> usize,
         cost: impl Fn(&Load, f32, &Moment) -> f32 + Copy,
@@ -153,7 +152,7 @@ impl<'a> Search<'a> {
         }
         let mut best = Best::default();
         for seat in seats {
-            best.compare(seat, cost(seat.vitals.load(), seat.relative, self.at));
+            best.compare(seat, cost(seat.vitals.load(), seat.relative, &self.at));
         }
         best.index()
     }
@@ -162,7 +161,7 @@ impl<'a> Search<'a> {
     #[cold]
     #[inline(never)]
     fn look_further<const WANTED: usize>(
-        &self,
+        self,
         drawn: [usize; WANTED],
         mut draw: impl FnMut() -> usize,
         cost: impl Fn(&Load, f32, &Moment) -> f32 + Copy,
@@ -181,7 +180,7 @@ impl<'a> Search<'a> {
             match self.look(seat.vitals) {
                 Look::Open => {
                     seen[best.found] = place;
-                    best.compare(seat, cost(seat.vitals.load(), seat.relative, self.at));
+                    best.compare(seat, cost(seat.vitals.load(), seat.relative, &self.at));
                 }
                 Look::OnProbation if self.probe && nth == 0 => return Some(seat.index),
                 Look::OnProbation => on_probation = Some(seat.index),
@@ -200,7 +199,7 @@ impl<'a> Search<'a> {
 
     /// The cheapest of the first open ones, looking at all in a random order: those that are shut may well be neighbours.
     fn scan(
-        &self,
+        self,
         wanted: usize,
         cost: impl Fn(&Load, f32, &Moment) -> f32 + Copy,
     ) -> Option<usize> {
@@ -214,7 +213,7 @@ impl<'a> Search<'a> {
             place = (place + stride) % places;
             match self.look(seat.vitals) {
                 Look::Open => {
-                    best.compare(seat, cost(seat.vitals.load(), seat.relative, self.at));
+                    best.compare(seat, cost(seat.vitals.load(), seat.relative, &self.at));
                 }
                 Look::OnProbation => on_probation = Some(seat.index),
                 Look::Out => {}
@@ -227,7 +226,7 @@ impl<'a> Search<'a> {
     }
 
     #[inline(always)]
-    fn seat(&self, place: usize) -> Seat<'a> {
+    fn seat(self, place: usize) -> Seat<'a> {
         let (index, relative) = self.field.table.at(place);
         Seat {
             index,
@@ -236,7 +235,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn look(&self, vitals: &Vitals) -> Look {
+    fn look(self, vitals: &Vitals) -> Look {
         if self.avoid.contains(vitals.key()) {
             return Look::Out;
         }

@@ -75,7 +75,7 @@ impl Strategy {
 }
 
 /// When endpoints are compared.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
     pub(crate) now: Instant,
     /// What was measured since then stands as it is.
