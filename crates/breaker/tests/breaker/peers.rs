@@ -3,15 +3,17 @@
 use std::{
     future::{pending, ready},
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
+use allocation_counter::measure;
 use failsafe::{StateMachine, backoff, failure_policy};
 use futures_util::FutureExt;
 use recloser::{AsyncRecloser, Recloser};
-use tower::{Layer, Service, service_fn};
+use tower::{Layer, Service, service_fn, util::BoxCloneService};
 use tower_mesh_breaker::{BreakerLayer, State, Window};
-use tower_mesh_core::{Finish, Outcome, Ratio};
+use tower_mesh_core::{Finish, Outcome, Ratio, frame};
 use tower_resilience_circuitbreaker::{
     CircuitBreakerConfigBuilder, CircuitBreakerLayer, CircuitState, DefaultClassifier,
     SlidingWindowType,
@@ -146,6 +148,25 @@ fn flaw_t3_a_probe_that_never_returns_does_not_block_recovery() {
 }
 
 #[test]
+fn flaw_t4_the_meshs_own_timeout_is_seen() {
+    fn time_out<S: Service<Ask>>(service: &mut S) {
+        let mut call = Box::pin(service.call(Ask::Hang));
+        let _ = call.as_mut().now_or_never();
+        frame::timing_out(|| drop(call));
+    }
+
+    let layer = BreakerLayer::new(last_hundred());
+    let mut ours = service(&layer);
+    (0..20).for_each(|_| time_out(&mut ours));
+    assert_eq!(layer.handle().state(), State::Open);
+
+    let (layer, handle) = resilience().build_with_handle().expect("it is valid");
+    let mut theirs = layer.layer(service_fn(answer));
+    (0..200).for_each(|_| time_out(&mut theirs));
+    assert_eq!(handle.state(), CircuitState::Closed);
+}
+
+#[test]
 fn flaw_t5_what_began_before_the_trip_does_not_decide_the_probes() {
     let ours = Target::new(after(1));
     let mut old = ours.attempt().expect("it is closed");
@@ -209,6 +230,53 @@ fn flaw_t6_one_layer_value_is_one_breaker() {
         ask_peer(&mut theirs.layer(service_fn(answer)), Ask::Succeed),
         Some(true)
     );
+}
+
+#[test]
+fn flaw_t7_a_classifier_is_called_under_no_lock() {
+    // Ours is in `calls`: there the classifier makes a call through its own breaker, which ends at once.
+    let slot = Arc::new(Mutex::new(None::<BoxCloneService<Ask, &str, _>>));
+    let ended = Arc::new(Mutex::new(Vec::new()));
+    let layer = {
+        let (slot, ended) = (Arc::clone(&slot), Arc::clone(&ended));
+        let classify = move |result: &Result<&'static str, std::io::Error>| {
+            if let Some(mut again) = slot.lock().expect("no panic").take() {
+                let answer = ask_peer(&mut again, Ask::Succeed);
+                ended.lock().expect("no panic").push(answer.is_some());
+            }
+            result.is_err()
+        };
+        let config = resilience().failure_classifier(classify);
+        config.build_with_handle().expect("it is valid").0
+    };
+    let mut theirs = layer.layer(service_fn(answer));
+    *slot.lock().expect("no panic") = Some(BoxCloneService::new(theirs.clone()));
+    assert_eq!(ask_peer(&mut theirs, Ask::Succeed), Some(true));
+    assert_eq!(
+        *ended.lock().expect("no panic"),
+        [false],
+        "it waits for the lock"
+    );
+}
+
+#[test]
+fn flaw_t8_memory_does_not_grow_with_the_calls_in_the_window() {
+    let ours = Target::new(after(7).failure_rate(Ratio::ONE).window(Window::over(LONG)));
+    let cost = measure(|| (0..10_000).for_each(|_| ours.succeed()));
+    assert_eq!(cost.bytes_current, 0);
+
+    let (layer, _) = resilience()
+        .sliding_window_type(SlidingWindowType::TimeBased)
+        .sliding_window_duration(LONG)
+        .build_with_handle()
+        .expect("it is valid");
+    let mut theirs = layer.layer(service_fn(answer));
+    let cost = measure(|| {
+        for _ in 0..1_000 {
+            ask_peer(&mut theirs, Ask::Succeed);
+        }
+    });
+    assert!(cost.bytes_current > 10 * 1_000, "{cost:?}");
 }
 
 #[tokio::test(start_paused = true)]
