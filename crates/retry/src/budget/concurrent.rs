@@ -1,4 +1,4 @@
-//! Every order in which threads can meet: `RUSTFLAGS="--cfg mesh_loom" cargo test --lib loom`.
+//! Every order in which threads can meet: `RUSTFLAGS="--cfg mesh_loom" cargo test --release --lib loom`.
 
 use std::{sync::Arc, time::Duration};
 

@@ -29,6 +29,22 @@ async fn waits_grow_between_attempts() {
     assert_eq!(script.times(), [0, 100, 300, 700].map(ms));
 }
 
+#[test]
+fn a_wait_of_nothing_is_over_at_once_however_often() {
+    const MANY: u32 = 50_000;
+
+    let (clock, hand) = Clock::manual();
+    let script = Script::on(clock.clone(), [], Some(down));
+    let mut retry = RetryLayer::new(Budget::new(Ratio::ONE).min_per_second(u32::MAX))
+        .attempts(NonZeroU32::new(MANY).unwrap())
+        .backoff(Backoff::exponential(Duration::ZERO, Duration::ZERO))
+        .clock(clock)
+        .layer(script.clone());
+    let mut call = tokio_test::task::spawn(retry.call("a"));
+    assert!(call.poll().is_ready());
+    assert_eq!((script.calls(), hand.timers()), (MANY as usize, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_same_seed_waits_the_same_times() {
     let times = async |seed| {

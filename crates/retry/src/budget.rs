@@ -193,18 +193,6 @@ impl fmt::Debug for Budget {
     }
 }
 
-/// Also what an error says: "10 % of the calls and 1/s".
-impl fmt::Display for Budget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Settings {
-            share,
-            min_per_second,
-            ..
-        } = self.0.settings;
-        write!(f, "{share} of the calls and {min_per_second}/s")
-    }
-}
-
 /// One retry taken out of a [`Budget`]; dropped before it is [spent](Self::spend) it goes back.
 #[must_use = "dropped, it goes back"]
 #[derive(Debug)]
