@@ -46,7 +46,8 @@ pub(crate) struct Circuit {
     until: Dated,
     run: Run,
     failures: Option<Rule>,
-    slow: Option<Rule>,
+    /// Boxed, as few have one and every endpoint would have room for it.
+    slow: Option<Box<Rule>>,
     /// From how many nanoseconds on a call is slow.
     slow_from: u64,
 }
@@ -80,7 +81,7 @@ impl Circuit {
             until: Dated::new(Phase::START.epoch, Instant::NEVER),
             run: Run::default(),
             failures: policy.failure_rule(),
-            slow: policy.slow_rule(),
+            slow: policy.slow_rule().map(Box::new),
             slow_from: policy.slow_from(),
             policy,
         }
@@ -186,8 +187,8 @@ impl Circuit {
         let epoch = ticket.epoch();
         // Every rule counts every call, so all do before the first may end the epoch.
         let run = self.run.record(outcome, epoch);
-        let failures = count(&self.failures, failed, epoch, now);
-        let slow_calls = count(&self.slow, slow, epoch, now);
+        let failures = count(self.failures.as_ref(), failed, epoch, now);
+        let slow_calls = count(self.slow.as_deref(), slow, epoch, now);
         if self.policy.too_many_in_a_row(run) {
             self.trip(epoch, now, Reason::ConsecutiveFailures)
         } else if failures {
@@ -349,7 +350,7 @@ impl Circuit {
 }
 
 /// Counts a call, and says whether the rule is broken: only a call that counts against can break it.
-fn count(rule: &Option<Rule>, against: bool, epoch: u32, now: Instant) -> bool {
+fn count(rule: Option<&Rule>, against: bool, epoch: u32, now: Instant) -> bool {
     let Some(rule) = rule else {
         return false;
     };

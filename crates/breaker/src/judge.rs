@@ -72,9 +72,14 @@ impl BreakerJudge {
         frame::now(&self.settings.clock)
     }
 
-    /// Notes that somebody wants it.
+    /// Notes that somebody wants it, to the second: cores that share a breaker should not fight over this word, too.
+    #[inline]
     pub(crate) fn touch(&self, now: Instant) {
-        self.used.store(now.as_nanos(), Ordering::Relaxed);
+        const SECOND: u64 = 1_000_000_000;
+        let last = self.last_use().as_nanos();
+        if now.as_nanos().saturating_sub(last) >= SECOND {
+            self.used.store(now.as_nanos(), Ordering::Relaxed);
+        }
     }
 
     /// When somebody last wanted it.

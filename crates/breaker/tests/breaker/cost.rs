@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 
 use allocation_counter::measure;
 use tower_mesh_breaker::{BreakerLayer, Policy, Window};
-use tower_mesh_core::{Clock, Outcome, Ratio};
+use tower_mesh_core::{Clock, Endpoint, NewLayer, Outcome, Ratio};
 
 use crate::{Ask, MS, Target, ask, service};
 
@@ -66,4 +66,15 @@ fn opening_and_closing_allocates_nothing_while_nobody_listens() {
         }
     });
     assert_eq!(cost.count_total, 0);
+}
+
+#[test]
+fn a_breaker_of_an_endpoint_takes_less_than_half_a_kibibyte() {
+    let (clock, _) = Clock::manual();
+    let layer = BreakerLayer::new(Policy::default()).clock(clock);
+    let endpoint = Endpoint::new(([127, 0, 0, 1], 80).into());
+    let cost = measure(|| {
+        layer.layer_for(&endpoint);
+    });
+    assert!(cost.bytes_current <= 512, "{cost:?}");
 }
