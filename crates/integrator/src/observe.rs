@@ -136,11 +136,13 @@ where
         let clock = counted.scope.core.clock.clone();
         this.call.poll(&clock, cx, |cx| {
             counted.begin(&clock);
-            let result = match inner.as_mut().poll(cx) {
-                Poll::Ready(result) => result,
-                Poll::Pending => return Poll::Pending,
-            };
-            Poll::Ready(counted.end(&clock, result))
+            let bomb = Bomb(counted);
+            let polled = inner.as_mut().poll(cx);
+            bomb.defuse();
+            match polled {
+                Poll::Ready(result) => Poll::Ready(counted.end(&clock, result)),
+                Poll::Pending => Poll::Pending,
+            }
         })
     }
 }
@@ -162,13 +164,32 @@ impl Counted {
 
     fn end<T>(&mut self, clock: &Clock, result: Result<T, BoxError>) -> Result<T, Error> {
         let result = result.map_err(|error| self.scope.error(error));
+        self.count(clock, result.as_ref().err().map(Error::kind));
+        result
+    }
+
+    /// Counts the end, once; `error` is what it failed with, if it did.
+    fn count(&mut self, clock: &Clock, error: Option<Option<Kind>>) {
         if let Some(began) = self.began.take() {
             let took = frame::now(clock).since(began);
-            self.scope
-                .metrics
-                .end(took, result.as_ref().err().map(Error::kind));
+            self.scope.metrics.end(took, error);
         }
-        result
+    }
+}
+
+/// Makes a panic beneath a failure: a call that is merely dropped afterwards would pass for one whose caller went away.
+struct Bomb<'a>(&'a mut Counted);
+
+impl Bomb<'_> {
+    fn defuse(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Bomb<'_> {
+    fn drop(&mut self) {
+        let clock = self.0.scope.core.clock.clone();
+        self.0.count(&clock, Some(None));
     }
 }
 
