@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty};
-use tower::{Layer, Service};
+use tower::{Layer, Service, service_fn};
 use tower_mesh::{
     Body,
     balance::Balance,
@@ -22,7 +22,7 @@ use tower_mesh::{
     retry::RetryLayer,
 };
 
-use crate::support::{ATTEMPTS, Exam, Kit, endpoint};
+use crate::support::{ATTEMPTS, Exam, Heard, Kit, Situation, endpoint};
 
 pub(crate) type Get = Request<Body>;
 
@@ -176,4 +176,40 @@ fn a_bulkhead_whose_permits_last_to_the_end_of_the_body() {
         kit.counts_nothing();
         Read(service)
     });
+}
+
+// I1, I9
+#[test]
+fn the_attempt_ends_with_the_last_of_the_body_and_says_so_once() {
+    let kit = Kit::by_hand(Situation::Usual);
+    let endpoints = kit.fleet(1);
+    let answers = service_fn(async |_: Get| Ok::<_, BoxError>(Response::new(Slow::default())));
+    let layer = kit
+        .balance_over(&endpoints)
+        .classify(HttpClassify::new())
+        .completion(CompleteOnBody::new());
+    let client = AddressedShared::new(answers);
+    let mut balance = layer.layer(Layered::new(client, kit.endpoint_breakers()));
+    kit.watch(&endpoints);
+    let in_flight = || {
+        endpoints.current().endpoints()[0]
+            .vitals()
+            .load()
+            .in_flight()
+    };
+
+    let response = tokio_test::block_on(balance.call(get())).unwrap();
+    let mut body = response.into_body();
+    while let Some(frame) = tokio_test::block_on(body.frame()) {
+        frame.unwrap();
+        assert_eq!(
+            Heard::sum(&kit.heard()).successes + u64::from(in_flight()),
+            1
+        );
+    }
+    // Before it is dropped.
+    let heard = Heard::sum(&kit.heard());
+    assert_eq!((in_flight(), heard.successes, heard.failures), (0, 1, 0));
+    drop(body);
+    assert_eq!(Heard::sum(&kit.heard()), heard);
 }

@@ -5,7 +5,7 @@ use std::{
     num::{NonZeroU32, NonZeroUsize},
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Context, Poll, Waker},
     time::Duration,
@@ -120,18 +120,26 @@ fn no_more_probes_are_out_than_there_are_places_whoever_asks() {
 
 // I3
 #[test]
-fn the_retry_budget_stays_between_nothing_and_its_cap_while_everything_fails() {
+fn the_retry_budget_stays_between_nothing_and_its_cap_when_all_is_well_and_when_all_fails() {
     for (share, floor) in [(0, 1), (10, 1), (30, 0), (100, 5)] {
         let kit = Kit::by_hand(Situation::Usual);
         let budget = Budget::new(Ratio::percent(share)).min_per_second(floor);
-        let (fails, calls) = counted(|| ready(Err("down".into())));
+        let down = Arc::new(AtomicBool::new(false));
+        let is_down = Arc::clone(&down);
+        let (service, calls) = counted(move || {
+            ready(match is_down.load(Ordering::Relaxed) {
+                true => Err("down".into()),
+                false => Ok(()),
+            })
+        });
         let retry = tower_mesh::retry::RetryLayer::new(budget.clone())
             .clock(kit.clock.clone())
             .rng(tower_mesh::core::Rng::seeded(7));
-        let mut service = retry.layer(fails);
+        let mut service = retry.layer(service);
         let share = f64::from(share) / 100.0;
         let mut running = Vec::new();
         for step in 0..2_000_u32 {
+            down.store(step >= 1_000, Ordering::Relaxed);
             let mut call = task::spawn(service.call(()));
             if call.poll().is_pending() {
                 running.push(call);

@@ -8,12 +8,12 @@
 //! | invariant | where |
 //! |---|---|
 //! | I1: what is in flight is what runs, nothing at rest | every examination; `invariants` |
-//! | I2: no more probes than places, none at rest | every examination with breakers; `breaker` |
+//! | I2: no more probes than places, none at rest | every examination with breakers; `invariants` |
 //! | I3: the retry budget stays between nothing and its cap | every examination with retries; `invariants` |
 //! | I4: a snapshot is of one version | `snapshots` |
 //! | I5: no wake-up is lost | every examination; `bulkhead`, `discovery` |
-//! | I9: one outcome for each attempt | every examination that sees attempts |
-//! | I10: a panic loses nothing and is a failure | every examination; `callbacks` for the user's code |
+//! | I9: one outcome for each attempt | every examination that sees attempts; `invariants`, `addressed` |
+//! | I10: a panic loses nothing and is a failure | every examination; `callbacks` for the user's code, `whole` for the counts |
 //! | I11: no more attempts, no more time | every examination with retries or a deadline; `invariants` |
 //! | I12: no lock across await, none while user code runs | clippy's `await_holding_lock`; `callbacks` |
 

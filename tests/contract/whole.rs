@@ -1,16 +1,19 @@
 //! The whole stack: by hand of plain values, by hand of HTTP, and as the mesh composes it.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{future::Ready, num::NonZeroU32, panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::Response;
 use http_body_util::Empty;
-use tower::{Layer, Service, ServiceBuilder, layer::layer_fn, load::CompleteOnResponse};
+use tower::{
+    Layer, Service, ServiceBuilder, layer::layer_fn, load::CompleteOnResponse, service_fn,
+};
 use tower_mesh::{
-    Mesh, MeshService, Policy,
+    Body, Mesh, MeshService, Policy,
     breaker::CircuitBreaker,
     core::{
-        Clock, Resolve, Shared,
+        BoxError, Clock, Resolve, Shared,
         testing::contract::{Contract, Inner, Subject},
     },
     discovery::{Discovered, Static},
@@ -86,7 +89,7 @@ fn the_stack_by_hand_of_http() {
     addressed::exam()
         .attempts(ATTEMPTS)
         .ends_within(DEADLINE)
-        .passes(|kit, inner| by_hand_of_http(kit, inner));
+        .passes(by_hand_of_http);
 }
 
 #[test]
@@ -209,4 +212,31 @@ async fn the_meshs_own_stack_before_the_registry_has_answered() {
         })
         .await
         .unwrap();
+}
+
+// I10: whoever asks for the status is not told that a caller went away.
+#[tokio::test]
+async fn a_call_that_panics_has_failed() {
+    let source = Static::new().service(orders(), [endpoint(1)]);
+    let mesh = mesh(policy(), Clock::tokio(), source).await;
+    let panics = service_fn(
+        |_: addressed::Get| -> Ready<Result<Response<Body>, BoxError>> {
+            std::panic::resume_unwind(Box::new("user code"))
+        },
+    );
+    let mut orders = mesh.layer("orders").unwrap().over(Shared::new(panics));
+    orders.endpoints().resolved().await;
+    let call = AssertUnwindSafe(orders.call(get())).catch_unwind();
+    assert!(call.await.is_err());
+
+    let status = mesh.status();
+    let orders = &status.services[0];
+    let counts = (
+        orders.calls,
+        orders.in_flight,
+        orders.failed,
+        orders.abandoned,
+    );
+    assert_eq!(counts, (1, 0, 1, 0));
+    assert_eq!(orders.endpoints[0].failures, 1);
 }
