@@ -119,6 +119,9 @@ mod tests {
             let last = &calls[calls.len().saturating_sub(size.into())..];
             let against = last.iter().filter(|against| **against).count();
             prop_assert_eq!(tally(&ring, 3), (last.len() as u32, against as u32));
+            // It goes round instead of on, so there is no call after which its place has no room in its word.
+            let place = epoch::half_in(3, ring.next.load(Ordering::Relaxed));
+            prop_assert!(place < 2 * u32::from(size));
         }
     }
 }

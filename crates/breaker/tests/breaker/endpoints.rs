@@ -153,11 +153,18 @@ fn each_failed_probe_doubles_the_open_time_to_a_minute_and_recovery_takes_it_bac
         60_000,
         "what comes back at once has not recovered"
     );
+    target.breaker().reset();
+    target.fail();
+    assert_eq!(open_time(), 1_000, "somebody says that it has");
+    for _ in 0..5 {
+        target.time.advance(60 * S);
+        target.fail();
+    }
     target.time.advance(60 * S);
     target.succeed();
     target.time.advance(3_600 * S);
     target.fail();
-    assert_eq!(open_time(), 1_000);
+    assert_eq!(open_time(), 1_000, "an hour of peace is a recovery");
 }
 
 // scenario 25, flaw T3

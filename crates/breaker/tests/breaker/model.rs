@@ -309,6 +309,13 @@ impl Both {
         prop_assert_eq!(breaker.probes_out, model.out);
         prop_assert!(breaker.probes_out <= AT_ONCE);
         prop_assert_eq!(breaker.consecutive_failures, model.run);
+        // Times are told up to a microsecond early.
+        let retry_after = breaker
+            .retry_after()
+            .map(|wait| (wait + MS / 2).as_millis());
+        let is_shut = model.state == State::Open;
+        let expected = is_shut.then(|| model.until.saturating_sub(model.now).into());
+        prop_assert_eq!(retry_after, expected);
         let tally = breaker.failures.expect("there is a rule");
         prop_assert_eq!(
             (tally.calls as usize, tally.against as usize),
