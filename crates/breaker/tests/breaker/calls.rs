@@ -90,6 +90,16 @@ fn an_open_breaker_refuses_at_once_and_says_when_to_come_back() {
 }
 
 #[test]
+fn a_refused_call_that_is_polled_again_does_not_slip_through() {
+    let (layer, breaker, _) = layer(1);
+    breaker.force_open();
+    let mut refused = Box::pin(service(&layer).call(Ask::Succeed));
+    assert!(refused.as_mut().now_or_never().expect("at once").is_err());
+    let again = catch_unwind(AssertUnwindSafe(|| refused.now_or_never()));
+    assert!(again.is_err());
+}
+
+#[test]
 fn a_refusal_of_a_breaker_beneath_says_nothing_of_the_service() {
     let (inner, inner_breaker, _) = layer(1);
     let (outer, outer_breaker, _) = layer(1);
