@@ -14,7 +14,7 @@ use tower_mesh_core::{
     Attempt, BoxError, Clock, Finish, JudgeKind, Outcome, Promises, Shut, Standing, Verdict, frame,
 };
 
-use crate::fleet::{Backend, Does, Fleet};
+use crate::fleet::{Backend, Does, Fleet, endpoint};
 
 fn once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
@@ -234,6 +234,24 @@ fn a_probe_goes_elsewhere_when_the_last_place_is_taken_meanwhile() {
     let probed = (0..50).any(|_| assert_ready!(task::spawn(balance.call(())).poll()).unwrap() == 1);
     assert!(probed, "or else it could never recover");
     assert_eq!(says.reports.lock().unwrap()[..], [Outcome::success()]);
+}
+
+#[test]
+fn a_call_whose_probe_was_refused_still_goes_where_it_suits_best() {
+    let fleet = Fleet::new([1, 2]);
+    let mut balance = fleet.balance();
+    *fleet.judge(1, Standing::Limited).places.lock().unwrap() = 0;
+    fleet.let_it(2, Does::Hang);
+    let mut busy: Vec<_> = (0..5).map(|_| task::spawn(balance.call(()))).collect();
+    busy.iter_mut()
+        .for_each(|call| assert_pending!(call.poll()));
+    assert_eq!(fleet.at(2).vitals().load().in_flight(), 5);
+
+    fleet.publish([1, 2, 3].map(endpoint));
+    for _ in 0..100 {
+        let answer = assert_ready!(task::spawn(balance.call(())).poll());
+        assert_eq!(answer.unwrap(), 3);
+    }
 }
 
 #[test]

@@ -117,6 +117,23 @@ fn an_endpoint_of_weight_zero_keeps_its_service_and_gets_no_calls() {
     assert_ready!(task::spawn(balance.call(())).poll()).unwrap();
 }
 
+#[test]
+fn weights_survive_an_update_of_others() {
+    let fleet = Fleet::of([endpoint(1).with_weight(Weight::new(0)), endpoint(2)]);
+    let mut balance = fleet.balance();
+    fleet.publish([
+        endpoint(1).with_weight(Weight::new(0)),
+        endpoint(2),
+        endpoint(3),
+    ]);
+    for _ in 0..50 {
+        assert_ne!(
+            assert_ready!(task::spawn(balance.call(())).poll()).unwrap(),
+            1
+        );
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_new_endpoint_starts_at_the_median_of_its_peers() {
     let fleet = Fleet::new([1, 2, 3]);
