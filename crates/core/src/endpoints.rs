@@ -179,12 +179,17 @@ impl Endpoints {
 
 /// After the swap: who picks from the old set meanwhile finds the gate shut and picks again.
 fn drain_removed(old: &EndpointSet, new: &EndpointSet) {
-    // What stays keeps its order and its state, so a walk side by side finds it; only what is left over is hashed.
-    let mut rest = new.endpoints.iter().peekable();
+    // What stays keeps its order and its state, so a walk side by side finds it, up to where both end alike; only what is
+    // left over is hashed.
+    let same = |a: &Endpoint, b: &Endpoint| Arc::ptr_eq(a.vitals(), b.vitals());
+    let from_behind = old.endpoints.iter().rev().zip(new.endpoints.iter().rev());
+    let tail = from_behind.take_while(|(a, b)| same(a, b)).count();
+    let mut rest = new.endpoints[..new.endpoints.len() - tail]
+        .iter()
+        .peekable();
     let mut missing = Vec::new();
-    for endpoint in &old.endpoints {
-        let stays = |next: &&Endpoint| Arc::ptr_eq(next.vitals(), endpoint.vitals());
-        if rest.next_if(stays).is_none() {
+    for endpoint in &old.endpoints[..old.endpoints.len() - tail] {
+        if rest.next_if(|next| same(next, endpoint)).is_none() {
             missing.push(endpoint);
         }
     }
@@ -338,6 +343,34 @@ mod tests {
         endpoints.publish(Resolution::Found, vec![]);
         assert_eq!(last.0.load(Ordering::Relaxed), 2);
         assert!(!gone.vitals().gate().is_open());
+    }
+
+    #[test]
+    fn wherever_endpoints_come_and_go_exactly_those_that_went_are_drained() {
+        let all: Vec<Endpoint> = (1..=9).map(endpoint).collect();
+        let endpoints = Endpoints::fixed(name(), all.clone());
+        for ports in [
+            [1, 2, 3, 10, 5, 6, 7, 8, 9].as_slice(),
+            &[1, 2, 3, 10, 5, 11, 6, 7, 8, 9],
+            &[9, 3, 2, 10, 5, 11, 6, 7, 8],
+            &[3, 9],
+            &[],
+            &[12],
+        ] {
+            let old = Guard::into_inner(endpoints.current());
+            let keep = |port: &u16| {
+                let new = endpoint(*port);
+                match old.endpoints().iter().find(|old| **old == new) {
+                    Some(old) => new.keeping(old),
+                    None => new,
+                }
+            };
+            endpoints.publish(Resolution::Found, ports.iter().map(keep).collect());
+            for endpoint in old.endpoints() {
+                let stays = ports.contains(&endpoint.address().port());
+                assert_eq!(endpoint.vitals().gate().is_open(), stays, "{endpoint:?}");
+            }
+        }
     }
 
     #[tokio::test]
