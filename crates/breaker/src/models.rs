@@ -13,6 +13,7 @@ use tower_mesh_core::{
 
 use crate::{
     circuit::Circuit,
+    epoch::Dated,
     phase::State,
     policy::{Policy, nanos},
     transition::{Change, Reason},
@@ -268,6 +269,20 @@ fn whatever_transitions_race_the_gate_says_what_the_last_one_said() {
         force.join().expect("no panic");
         assert_eq!(circuit.phase().state, State::ForcedClosed);
         assert_gate_agrees(&circuit, &vitals);
+    });
+}
+
+#[test]
+fn who_comes_late_to_note_a_time_finds_that_of_the_next_epoch() {
+    model(|| {
+        let date = Arc::new(Dated::new(0, NOW));
+        let late = {
+            let date = Arc::clone(&date);
+            thread::spawn(move || date.set(1, NOW + S))
+        };
+        date.set(2, NOW);
+        late.join().expect("no panic");
+        assert_eq!((date.get(1), date.get(2)), (None, Some(NOW)));
     });
 }
 

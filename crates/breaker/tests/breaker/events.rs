@@ -158,10 +158,12 @@ fn a_renewed_lease_is_no_transition() {
     target.fail();
     target.time.advance(S);
     let hung = target.attempt().expect("its time is over");
+    let since = target.breaker().snapshot().since;
     let mut transitions = target.layer.transitions();
     target.time.advance(60 * S);
     target.call(Outcome::neutral(), S);
-    assert_eq!(target.breaker().state(), State::HalfOpen);
+    let renewed = target.breaker().snapshot();
+    assert_eq!((renewed.state, renewed.since), (State::HalfOpen, since));
     assert!(drain(&mut transitions).is_empty());
     drop(hung);
     assert_eq!(target.breaker().snapshot().probes_out, 0);
