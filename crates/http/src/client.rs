@@ -2,6 +2,8 @@
 
 use std::{
     fmt,
+    future::Future,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -13,11 +15,13 @@ use hyper_util::{
     client::legacy::{self, Client, connect::HttpConnector},
     rt::TokioTimer,
 };
+use pin_project_lite::pin_project;
 use tower_mesh_core::{BoxFuture, Endpoint, NewService};
 use tower_service::Service;
 
 use crate::{
     body::Body,
+    idle::IdleTimeout,
     service::{Addressed, Target},
 };
 
@@ -31,6 +35,7 @@ use crate::{
 /// | [`connect_timeout`](Self::connect_timeout) | 1 s | linkerd's; it is not sent, so even a POST goes elsewhere |
 /// | [`idle_timeout`](Self::idle_timeout) | 3 s | linkerd's; servers close idle connections after 5 s (node, uvicorn) to 75 s (nginx), and a POST that meets a closing one is lost |
 /// | [`max_idle`](Self::max_idle) | 1,024 | Envoy's limit of connections, for each endpoint; a burst must not hold sockets without bound |
+/// | [`body_idle_timeout`](Self::body_idle_timeout) | 30 s | a body that stands still must not hold its permit for ever; one that moves may take its time |
 /// | [`protocol`](Self::protocol) | HTTP/1.1 | |
 ///
 /// Small writes are sent at once (`TCP_NODELAY`). A request on a pooled connection that turns out closed before any of it
@@ -56,6 +61,7 @@ pub struct HttpEndpoints {
     connector: HttpConnector,
     builder: legacy::Builder,
     protocol: Protocol,
+    body_idle: Duration,
 }
 
 /// What a client speaks with an endpoint.
@@ -72,6 +78,7 @@ pub enum Protocol {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_IDLE: usize = 1024;
+const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl HttpEndpoints {
     /// Clients that run their connections with `executor`.
@@ -86,6 +93,7 @@ impl HttpEndpoints {
             connector,
             builder,
             protocol: Protocol::default(),
+            body_idle: BODY_IDLE_TIMEOUT,
         }
         .connect_timeout(CONNECT_TIMEOUT)
         .idle_timeout(IDLE_TIMEOUT)
@@ -113,6 +121,13 @@ impl HttpEndpoints {
         self
     }
 
+    /// Sets how long a response's body may stand still while it is waited for; then it fails, and counts as a failure.
+    #[must_use]
+    pub fn body_idle_timeout(mut self, timeout: Duration) -> Self {
+        self.body_idle = timeout;
+        self
+    }
+
     /// Sets what the clients speak.
     #[must_use]
     pub fn protocol(mut self, protocol: Protocol) -> Self {
@@ -133,6 +148,7 @@ impl NewService<Endpoint> for HttpEndpoints {
                 Protocol::Http1 => Some(host(&target)),
                 Protocol::Http2 => None,
             },
+            body_idle: self.body_idle,
         }));
         Addressed::to(target, client)
     }
@@ -163,18 +179,19 @@ struct Inner {
     client: Client<HttpConnector, Body>,
     /// What a request without a `Host` gets in HTTP/1.1: made once, where hyper would format it for each request.
     host: Option<HeaderValue>,
+    body_idle: Duration,
 }
 
 impl Service<Request<Body>> for HttpClient {
-    type Response = Response<Incoming>;
+    type Response = Response<IdleTimeout<Incoming>>;
     type Error = legacy::Error;
-    type Future = legacy::ResponseFuture;
+    type Future = ClientFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), legacy::Error>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> legacy::ResponseFuture {
+    fn call(&mut self, mut request: Request<Body>) -> ClientFuture {
         let headers = request.headers_mut();
         match &self.0.host {
             Some(host) => {
@@ -185,7 +202,35 @@ impl Service<Request<Body>> for HttpClient {
                 headers.remove(HOST);
             }
         }
-        self.0.client.request(request)
+        ClientFuture {
+            response: self.0.client.request(request),
+            body_idle: self.0.body_idle,
+        }
+    }
+}
+
+pin_project! {
+    /// The response of an [`HttpClient`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of hyper-util's client: dropping it ends the request.
+    #[derive(Debug)]
+    pub struct ClientFuture {
+        #[pin]
+        response: legacy::ResponseFuture,
+        body_idle: Duration,
+    }
+}
+
+impl Future for ClientFuture {
+    type Output = Result<Response<IdleTimeout<Incoming>>, legacy::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let idle = *this.body_idle;
+        let response = this.response.poll(cx);
+        response.map_ok(|response| response.map(|body| IdleTimeout::new(body, idle)))
     }
 }
 

@@ -56,6 +56,7 @@ mod complete;
 mod error;
 mod future;
 mod grpc;
+mod idle;
 mod layer;
 mod replay;
 mod retry_after;
@@ -67,10 +68,11 @@ mod verdict;
 pub use self::{
     body::Body,
     classify::HttpClassify,
-    client::{HttpClient, HttpEndpoints, Protocol},
+    client::{ClientFuture, HttpClient, HttpEndpoints, Protocol},
     complete::{CompleteOnBody, TrackedBody},
     error::TransportError,
     future::ResponseFuture,
+    idle::IdleTimeout,
     layer::AddressLayer,
     replay::{HttpReplay, Idempotent, Kept},
     service::{Addressed, AddressedShared},

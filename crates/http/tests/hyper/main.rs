@@ -17,7 +17,9 @@ use tokio::{
 };
 use tower::ServiceExt;
 use tower_mesh_core::{Attempt, BoxError, NewService, Replay};
-use tower_mesh_http::{Body, CompleteOnBody, HttpClassify, HttpEndpoints, HttpReplay, TrackedBody};
+use tower_mesh_http::{
+    Body, CompleteOnBody, HttpClassify, HttpEndpoints, HttpReplay, IdleTimeout, TrackedBody,
+};
 
 use crate::support::{Client, Report, client, get, read_head, serve};
 
@@ -100,6 +102,6 @@ fn clients_and_bodies_are_what_tower_axum_and_tonic_ask_for() {
     service::<CompleteOnBody>();
     value::<<Client as tower::Service<Request<Body>>>::Future>();
     value::<<HttpReplay as Replay<Request<Body>>>::Kept>();
-    response::<TrackedBody<Incoming, Attempt>>();
-    response::<TrackedBody<TrackedBody<Incoming, Report>, Report>>();
+    response::<TrackedBody<IdleTimeout<Incoming>, Attempt>>();
+    response::<TrackedBody<TrackedBody<IdleTimeout<Incoming>, Report>, Report>>();
 }

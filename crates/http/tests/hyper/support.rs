@@ -14,7 +14,8 @@ use tower_mesh_core::{
     BoxError, Class, Classify, Endpoint, Finish, NewService, Outcome, Refusal, Verdict,
 };
 use tower_mesh_http::{
-    Addressed, Body, CompleteOnBody, HttpClassify, HttpClient, HttpEndpoints, Protocol, TrackedBody,
+    Addressed, Body, CompleteOnBody, HttpClassify, HttpClient, HttpEndpoints, IdleTimeout,
+    Protocol, TrackedBody,
 };
 
 pub(crate) type Client = Addressed<HttpClient>;
@@ -113,7 +114,9 @@ impl Drop for Report {
 
 pub(crate) type Reports = mpsc::UnboundedReceiver<Option<Class>>;
 
-pub(crate) fn track(response: Response<Incoming>) -> (TrackedBody<Incoming, Report>, Reports) {
+pub(crate) fn track(
+    response: Response<IdleTimeout<Incoming>>,
+) -> (TrackedBody<IdleTimeout<Incoming>, Report>, Reports) {
     let (report, reports) = mpsc::unbounded_channel();
     let response = CompleteOnBody::new().track_completion(Report(report), response);
     (response.into_body(), reports)
