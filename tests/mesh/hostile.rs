@@ -166,3 +166,31 @@ async fn a_retry_after_beyond_the_deadline_is_not_waited_for() {
     assert_eq!(response.status(), 429);
     assert_eq!(server.hits(), 1);
 }
+
+#[test]
+fn a_runtime_that_is_dropped_ends_the_calls_of_its_mesh_and_hangs_nobody() {
+    // row 40: the mesh's tasks, its connections among them, go down with the runtime it was started on.
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let (ours, theirs) = (runtime(), runtime());
+    let server = ours.block_on(Server::hanging());
+    let mesh = theirs.block_on(mesh(vec![server.endpoint()], Policy::default()));
+    let orders = mesh.service("orders").unwrap();
+    let call = ours.spawn(async move { orders.get("/").await });
+    ours.block_on(until("the call has reached the server", || {
+        server.hits() == 1
+    }));
+    drop(theirs);
+    let error = ours.block_on(call).unwrap().unwrap_err();
+    assert!(
+        !error.is_deadline_exceeded(),
+        "it waited for its deadline: {error}"
+    );
+    let status = mesh.status();
+    assert_eq!(
+        (
+            status.services[0].in_flight,
+            status.services[0].limit.in_use
+        ),
+        (0, 0)
+    );
+}
