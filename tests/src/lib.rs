@@ -1,1 +1,2 @@
-//! What the tests of the crates together share. The tests are in `tests/mesh`, one binary.
+//! Nothing: the tests of the crates together are in `mesh` (over real sockets) and `contract` (tower's contract, for every
+//! service and every pair of neighbours).
