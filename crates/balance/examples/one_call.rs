@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The difference of the two counts divided by 10,000 is one call. `bare` is the inner service alone, `alone` a balancer
-//! by itself, `framed` one beneath other layers of the mesh, and `frame` what those do to begin with. `update` replaces
-//! one endpoint of N so and so often and says how long that took. Then a strategy, and `weights` for uneven ones.
+//! by itself, `framed` one beneath other layers of the mesh, and `frame` what those do to begin with. `update` and
+//! `replace` exchange one endpoint or all of them so and so often and say how long that took. Then a strategy, and `weights` for uneven ones.
 
 use std::{
     convert::Infallible,
@@ -86,8 +86,9 @@ fn main() {
         "frame" => repeat(calls, |i| complete(Framed::new(&clock, Echo.call(i)))),
         "alone" => repeat(calls, |i| complete(balance.call(i))),
         "framed" => repeat(calls, |i| complete(Framed::new(&clock, balance.call(i)))),
-        "update" => update(&endpoints, set, calls),
-        other => panic!("{other} is not bare, frame, alone, framed or update"),
+        "update" => update(&endpoints, set, 1, calls),
+        "replace" => update(&endpoints, set, number, calls),
+        other => panic!("{other} is not bare, frame, alone, framed, update or replace"),
     }
 }
 
@@ -132,13 +133,15 @@ impl<F: Future> Future for Framed<'_, F> {
     }
 }
 
-/// Replaces one endpoint of the set after the other by a new one.
-fn update(endpoints: &Endpoints, mut set: Vec<Endpoint>, times: u64) {
+/// Replaces so many endpoints of the set by new ones, so and so often.
+fn update(endpoints: &Endpoints, mut set: Vec<Endpoint>, changes: usize, times: u64) {
     let clock = Clock::tokio();
     let mut took: Vec<_> = (0..times as usize)
-        .map(|i| {
-            let at = i * 7919 % set.len();
-            set[at] = endpoint(set.len() + i);
+        .map(|nth| {
+            for change in 0..changes {
+                let at = (nth * 7919 + change) % set.len();
+                set[at] = endpoint(set.len() + nth * changes + change);
+            }
             let new = set.clone();
             let start = clock.now();
             endpoints.publish(Resolution::Found, new);

@@ -79,37 +79,22 @@ pub(crate) fn pick(
     probe: bool,
     avoid: &Avoid,
 ) -> Option<usize> {
-    let table = field.table;
-    if table.len() == 0 {
+    if field.table.len() == 0 {
         return None;
     }
     let search = Search {
         field,
+        chance,
         at: Moment::new(now),
         probe,
         avoid,
-        rng: &chance.rng,
     };
-    let mut dice = Dice(chance.rng.next_u64());
-    let turn = || table.turn(chance.turns.fetch_add(1, Ordering::Relaxed));
     match strategy {
-        Strategy::BestOfThree => {
-            let drawn: [usize; 3] = table.draw_some(|| dice.throw());
-            search.best_of(drawn, || table.draw(dice.throw()), by_mean_latency)
-        }
-        Strategy::PeakEwma => {
-            let drawn: [usize; 2] = table.draw_some(|| dice.throw());
-            search.best_of(drawn, || table.draw(dice.throw()), by_peak_latency)
-        }
-        Strategy::LeastInFlight => {
-            let drawn: [usize; 2] = table.draw_some(|| dice.throw());
-            search.best_of(drawn, || table.draw(dice.throw()), by_in_flight)
-        }
-        Strategy::RoundRobin => search.best_of([turn()], turn, |_, _, _| 0.0),
-        Strategy::Weighted => {
-            let drawn = [table.draw(dice.throw())];
-            search.best_of(drawn, || table.draw(dice.throw()), |_, _, _| 0.0)
-        }
+        Strategy::BestOfThree => search.at_random::<3>(by_mean_latency),
+        Strategy::PeakEwma => search.at_random::<2>(by_peak_latency),
+        Strategy::LeastInFlight => search.at_random::<2>(by_in_flight),
+        Strategy::RoundRobin => search.in_turn(),
+        Strategy::Weighted => search.at_random::<1>(|_, _, _| 0.0),
     }
 }
 
@@ -129,13 +114,30 @@ impl Dice {
 #[derive(Clone, Copy)]
 struct Search<'a> {
     field: Field<'a>,
+    chance: &'a Chance,
     at: Moment,
     probe: bool,
     avoid: &'a Avoid,
-    rng: &'a Rng,
 }
 
 impl<'a> Search<'a> {
+    #[inline(always)]
+    fn at_random<const WANTED: usize>(
+        self,
+        cost: impl Fn(&Load, f32, &Moment) -> f32 + Copy,
+    ) -> Option<usize> {
+        let table = self.field.table;
+        let mut dice = Dice(self.chance.rng.next_u64());
+        let drawn: [usize; WANTED] = table.draw_some(|| dice.throw());
+        self.best_of(drawn, || table.draw(dice.throw()), cost)
+    }
+
+    fn in_turn(self) -> Option<usize> {
+        let turns = &self.chance.turns;
+        let turn = || self.field.table.turn(turns.fetch_add(1, Ordering::Relaxed));
+        self.best_of([turn()], turn, |_, _, _| 0.0)
+    }
+
     /// The cheapest of the first `WANTED` open ones that are drawn, or of all if there are no more.
     #[inline(always)]
     fn best_of<const WANTED: usize>(
@@ -204,8 +206,8 @@ impl<'a> Search<'a> {
         cost: impl Fn(&Load, f32, &Moment) -> f32 + Copy,
     ) -> Option<usize> {
         let places = self.field.table.len();
-        let mut place = self.rng.below(places);
-        let stride = stride(self.rng, places);
+        let mut place = self.chance.rng.below(places);
+        let stride = stride(&self.chance.rng, places);
         let mut best = Best::default();
         let mut on_probation = None;
         for _ in 0..places {

@@ -43,6 +43,19 @@ fn an_error_names_its_endpoint_and_loses_nothing() {
 }
 
 #[test]
+fn of_a_burst_at_the_start_one_call_goes_to_the_endpoint_that_fails_at_once() {
+    let fleet = Fleet::new([1, 2, 3]);
+    fleet.let_it(1, Does::Fail);
+    fleet.let_it(2, Does::Hang);
+    fleet.let_it(3, Does::Hang);
+    let mut balance = fleet.balance();
+    let mut calls: Vec<_> = (0..100).map(|_| task::spawn(balance.call(()))).collect();
+    calls.iter_mut().for_each(|call| drop(call.poll()));
+    assert_eq!(fleet.calls(1), 1);
+    assert!(fleet.calls(2).abs_diff(fleet.calls(3)) <= 1);
+}
+
+#[test]
 fn an_error_of_an_endpoint_that_was_removed_meanwhile_still_names_it() {
     let fleet = Fleet::new([7]);
     fleet.let_it(7, Does::NotReady);
