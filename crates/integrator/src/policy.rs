@@ -158,3 +158,71 @@ impl Policy {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The golden table: who changes a default changes it here and in the table that users read.
+    #[test]
+    fn the_defaults_are_those_of_the_table() {
+        let policy = Policy::default();
+        let RetryPolicy {
+            attempts,
+            per_try_timeout,
+            budget,
+            min_per_second,
+            backoff,
+            max_backoff,
+        } = policy.retry;
+        let BreakerPolicy {
+            consecutive_failures,
+            failure_rate,
+            open_for,
+            max_open,
+            service,
+        } = policy.breaker;
+        let LimitPolicy {
+            max_in_flight,
+            queue,
+            max_wait,
+        } = policy.limit;
+        let golden = [
+            ("timeout", format!("{:?}", policy.timeout), "10s"),
+            ("balance", format!("{:?}", policy.balance), "BestOfThree"),
+            ("retry.attempts", attempts.to_string(), "3"),
+            (
+                "retry.per_try_timeout",
+                format!("{per_try_timeout:?}"),
+                "Some(3s)",
+            ),
+            (
+                "retry.budget",
+                format!("{budget} + {min_per_second}/s"),
+                "10 % + 1/s",
+            ),
+            (
+                "retry.backoff",
+                format!("{backoff:?} to {max_backoff:?}"),
+                "25ms to 250ms",
+            ),
+            (
+                "breaker.consecutive_failures",
+                consecutive_failures.to_string(),
+                "5",
+            ),
+            ("breaker.failure_rate", failure_rate.to_string(), "50 %"),
+            (
+                "breaker.open_for",
+                format!("{open_for:?} to {max_open:?}"),
+                "1s to 60s",
+            ),
+            ("breaker.service", service.to_string(), "false"),
+            ("limit.max_in_flight", max_in_flight.to_string(), "1024"),
+            ("limit.queue", format!("{queue}, {max_wait:?}"), "0, 1s"),
+        ];
+        for (setting, is, should) in golden {
+            assert_eq!(is, should, "{setting}");
+        }
+    }
+}
