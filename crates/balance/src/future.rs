@@ -12,13 +12,17 @@ use std::{
 use pin_project_lite::pin_project;
 use tower::load::TrackCompletion;
 use tower_mesh_core::{
-    AtEndpoint, Attempt, BoxError, Class, Classify, Finish, Kind, Outcome, Promises, Refusal, Sent,
-    Verdict,
+    Attempt, BoxError, Classify, Promises, Verdict,
     frame::{self, Phase},
 };
 use tower_service::Service;
 
-use crate::{error::NoEndpoint, pick::Avoid, pool::Pool};
+use crate::{
+    attempt::{Bomb, Unanswered, blame, unsent},
+    error::NoEndpoint,
+    pick::Avoid,
+    pool::Pool,
+};
 
 /// How often another endpoint is picked because one is not ready.
 const REPICKS: u8 = 2;
@@ -248,88 +252,6 @@ where
     match stage.project() {
         StageProj::Called { future } => future.poll(cx).map_err(Into::into),
         _ => unreachable!("polled only after the service was called"),
-    }
-}
-
-/// Counts `error` against the endpoint of `attempt`, as far as it says something of it, and names the endpoint.
-#[cold]
-fn blame<Res>(
-    classify: &impl Classify<Res>,
-    attempt: &mut Unanswered,
-    error: BoxError,
-) -> BoxError {
-    let bomb = Bomb(attempt);
-    let verdict = classify.classify(Err(&*error)).into();
-    let mut attempt = bomb.take();
-    let outcome = match verdict {
-        Verdict::Done(outcome) => outcome,
-        // An error has no body whose end could tell.
-        Verdict::Deferred => Outcome::failure(),
-    };
-    if outcome.class() == Class::Neutral {
-        // What refuses at once without a verdict would otherwise look idle, and draw every call.
-        attempt.give_up();
-    }
-    attempt.finish(outcome);
-    match attempt.vitals().endpoint() {
-        Some(endpoint) => AtEndpoint::new(endpoint, error).into(),
-        None => error,
-    }
-}
-
-/// An error of readiness: the request is still here, so it may go elsewhere whatever it is.
-fn unsent(error: BoxError) -> BoxError {
-    match Refusal::of(&*error).map(Refusal::sent) {
-        Some(Sent::Never) => error,
-        _ => Refusal::remote(Kind::Connect, Sent::Never)
-            .with_context("the endpoint did not become ready")
-            .with_cause(error)
-            .into(),
-    }
-}
-
-/// The attempt of a call that has no answer. Dropped, the call is given up.
-#[derive(Debug, Default)]
-struct Unanswered(Option<Attempt>);
-
-impl Unanswered {
-    /// The key of its endpoint.
-    fn key(&self) -> u32 {
-        self.0.as_ref().map_or(0, |attempt| attempt.vitals().key())
-    }
-}
-
-impl Drop for Unanswered {
-    fn drop(&mut self) {
-        if let Some(attempt) = &self.0 {
-            attempt.give_up();
-        }
-    }
-}
-
-/// Stands beside user code that speaks for an endpoint: if that panics, the attempt has failed. Without it the attempt
-/// would be dropped during unwinding, as if the caller had gone away.
-struct Bomb<'a>(&'a mut Unanswered);
-
-impl Bomb<'_> {
-    fn defuse(self) {
-        mem::forget(self);
-    }
-
-    fn finish(&mut self, outcome: Outcome) {
-        if let Some(attempt) = &mut self.0.0 {
-            attempt.finish(outcome);
-        }
-    }
-
-    fn take(self) -> Attempt {
-        self.0.0.take().expect("an answer belongs to an attempt")
-    }
-}
-
-impl Drop for Bomb<'_> {
-    fn drop(&mut self) {
-        self.finish(Outcome::failure());
     }
 }
 

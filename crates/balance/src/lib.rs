@@ -55,6 +55,7 @@
 //! # }
 //! ```
 
+mod attempt;
 mod error;
 mod future;
 mod layer;
@@ -62,6 +63,7 @@ mod layer;
 mod loom_models;
 mod pick;
 mod pool;
+mod search;
 mod service;
 mod snapshot;
 mod strategy;

@@ -2,10 +2,11 @@ use std::{sync::Arc, time::Duration};
 
 use proptest::prelude::{Just, prop, prop_assert, prop_oneof, proptest};
 use tower_mesh_core::{
-    Attempt, Clock, Finish, Judge, JudgeKind, ManualClock, Outcome, Shut, Ticket, Weight,
+    Attempt, Clock, Finish, Judge, JudgeKind, ManualClock, Outcome, Shut, Standing, Ticket, Weight,
 };
 
 use super::*;
+use crate::search::{Best, Seat};
 
 const ALL: [Strategy; 5] = [
     Strategy::BestOfThree,

@@ -8,3 +8,4 @@ mod flaws;
 mod fleet;
 mod simulation;
 mod updates;
+mod world;
