@@ -17,7 +17,7 @@ use std::{
 use tower::{Service, ServiceBuilder, layer::layer_fn};
 use tower_mesh_balance::BalanceLayer;
 use tower_mesh_breaker::BreakerLayer;
-use tower_mesh_core::{BoxError, Endpoint, Layered, Resolution, ServiceName, Shared};
+use tower_mesh_core::{BoxError, Clock, Endpoint, Layered, Resolution, ServiceName, Shared};
 use tower_mesh_discovery::{Discovery, Static};
 use tower_mesh_limit::{BulkheadLayer, DeadlineLayer};
 use tower_mesh_retry::{Budget, RetryLayer};
@@ -76,23 +76,32 @@ impl Future for Answer {
 pub async fn stack(
     endpoints: u32,
     inner: Inner,
+    clock: Clock,
 ) -> impl Service<u64, Response = u64, Error = BoxError, Future: Send> + Clone {
     let service = ServiceName::new("orders").expect("a valid name");
     let addresses = (0..endpoints).map(|i| SocketAddr::from((Ipv4Addr::from(0x0a00_0000 + i), 80)));
     let source = Static::new().service(service.clone(), addresses.map(Endpoint::new));
-    let (discovery, driver) = Discovery::builder(source).build();
+    let (discovery, driver) = Discovery::builder(source).clock(clock.clone()).build();
     #[allow(clippy::disallowed_methods)]
     // Nothing else runs here, and the process ends with the measurement.
     tokio::spawn(driver);
     let endpoints = discovery.endpoints(&service);
     assert_eq!(endpoints.resolved().await, Resolution::Found);
-    let deadline = DeadlineLayer::new(Duration::from_secs(10));
-    let bulkhead = BulkheadLayer::new(const { NonZeroUsize::new(1024).expect("not zero") });
+    let deadline = DeadlineLayer::new(Duration::from_secs(10)).clock(clock.clone());
+    let bulkhead = BulkheadLayer::new(const { NonZeroUsize::new(1024).expect("not zero") })
+        .clock(clock.clone());
     ServiceBuilder::new()
         .layer(layer_fn(|beneath| deadline.over(beneath)))
         .layer(discovery.layer(&service))
         .layer(layer_fn(|beneath| bulkhead.over(beneath)))
-        .layer(RetryLayer::new(Budget::default()).per_try_timeout(Duration::from_secs(3)))
-        .layer(BalanceLayer::new(endpoints))
-        .service(Layered::new(Shared::new(inner), BreakerLayer::default()))
+        .layer(
+            RetryLayer::new(Budget::default())
+                .per_try_timeout(Duration::from_secs(3))
+                .clock(clock.clone()),
+        )
+        .layer(BalanceLayer::new(endpoints).clock(clock.clone()))
+        .service(Layered::new(
+            Shared::new(inner),
+            BreakerLayer::default().clock(clock.clone()),
+        ))
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use tower::{Service, ServiceExt};
 use tower_mesh_bench::{Inner, stack};
-use tower_mesh_core::BoxError;
+use tower_mesh_core::{BoxError, Clock};
 
 const HELP: &str = "usage: calls [--endpoints N] [--calls N] [--pending] [--bare]";
 
@@ -38,7 +38,7 @@ fn run() -> Result<(), BoxError> {
         if bare {
             call(inner, calls).await
         } else {
-            call(stack(endpoints, inner).await, calls).await
+            call(stack(endpoints, inner, Clock::tokio()).await, calls).await
         }
     })
 }
