@@ -15,7 +15,7 @@ use crate::config::ConfigError;
 /// | setting | default | why, and where it comes from |
 /// |---|---|---|
 /// | `timeout` | 10 s | the whole call, retries included; Envoy's 15 s route timeout is known as too long |
-/// | `balance` | best of three | p99 0.57 to 0.95 of tower's peak EWMA on uneven fleets |
+/// | `balance` | best of three | the best p99 on uneven fleets, see [`Strategy`] |
 /// | `retry.attempts` | 3 | Google SRE: at most three attempts a request |
 /// | `retry.per_try_timeout` | 3 s | an endpoint that never answers must not use up the call |
 /// | `retry.budget` | 10 % + 1/s | with 20 % a service loaded to 85 % does not recover from a hang of 10 s |
