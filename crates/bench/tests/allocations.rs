@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use tower::{Service, ServiceExt};
+use tower_mesh::core::Clock;
 use tower_mesh_bench::{Inner, stack};
-use tower_mesh_core::Clock;
 
 /// How often `calls` calls through the whole stack allocate, the first ones aside: they make thread-local state.
 fn allocations(inner: Inner, calls: u64) -> u64 {

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use tower::{Service, ServiceExt};
+use tower_mesh::core::Clock;
 use tower_mesh_bench::{Inner, stack};
-use tower_mesh_core::Clock;
 
 /// How often one call through the whole stack reads the clock, and how many timers it registers.
 async fn reads_and_timers(inner: Inner) -> (u64, u64) {
