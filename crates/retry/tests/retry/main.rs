@@ -8,5 +8,6 @@ mod attempts;
 mod budget;
 mod cancel;
 mod errors;
+mod flaws;
 mod script;
 mod waits;
