@@ -18,16 +18,17 @@ use tower::{
     buffer::Buffer,
     discover::{Change, Discover, ServiceList},
     load::{CompleteOnResponse, Constant, PeakEwma},
+    steer::Steer,
     util::rng::HasherRng,
 };
 use tower_mesh_core::{Kind, Refusal, Rng};
 
 use crate::fleet::{Backend, Does, Fleet, endpoint};
 
-type Measured = PeakEwma<Backend>;
+pub(crate) type Measured = PeakEwma<Backend>;
 
 /// tower's balancer over the fleet, by peak EWMA as linkerd and Finagle set it.
-fn towers(
+pub(crate) fn towers(
     fleet: &Fleet,
 ) -> p2c::Balance<impl Discover<Key = usize, Service = Measured, Error = Infallible> + use<>, ()> {
     let connect = fleet.connect();
@@ -227,4 +228,40 @@ fn w12_a_call_polls_one_endpoint_not_all() {
     let fleet = Fleet::new(1..=1_000);
     assert_ready!(task::spawn(fleet.balance().call(())).poll()).unwrap();
     assert_eq!(polled(&fleet), 1);
+}
+
+/// How many of fifty calls are answered at once while one endpoint of three is not ready, which nobody asks for.
+fn answered_while_another_is_not_ready<S: Service<()>>(mut service: S) -> usize {
+    let mut answered = 0;
+    for _ in 0..50 {
+        let mut call = task::spawn(async { service.ready().await.ok()?.call(()).await.ok() });
+        answered += usize::from(matches!(call.poll(), Poll::Ready(Some(_))));
+    }
+    answered
+}
+
+#[test]
+fn t25_an_endpoint_that_is_not_ready_holds_up_no_call() {
+    let fleet = Fleet::new([1, 2, 3]);
+    fleet.let_it(1, Does::NotReady);
+    assert_eq!(answered_while_another_is_not_ready(fleet.balance()), 50);
+
+    // tower-resilience's router does as tower's own: it is ready when all are.
+    let services = fleet.endpoints.current();
+    let services = services.endpoints().iter().map(fleet.connect());
+    let router = Steer::new(services, |(): &(), _: &[Backend]| 1);
+    assert_eq!(answered_while_another_is_not_ready(router), 0);
+    assert_eq!(fleet.calls(1), 0);
+}
+
+/// The same line does not compile for tower's buffer before its balancer: see `tests/src/lib.rs`.
+#[tokio::test]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "whether it can be spawned is the question"
+)]
+async fn w14_a_call_can_be_spawned_from_within_another_future() {
+    let service = Fleet::new([1]).balance();
+    let spawned = tokio::spawn(async move { service.oneshot(()).await });
+    assert_eq!(spawned.await.unwrap().unwrap(), 1);
 }

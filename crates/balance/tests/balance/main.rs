@@ -6,6 +6,7 @@ mod calls;
 mod failures;
 mod flaws;
 mod fleet;
+mod locks;
 mod simulation;
 mod updates;
 mod world;
