@@ -11,6 +11,7 @@ mod callers;
 mod changes;
 mod contract;
 mod ends;
+mod flaws;
 mod logs;
 mod registry;
 mod script;
