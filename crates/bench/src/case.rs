@@ -1,13 +1,26 @@
-//! A case: a binary that makes calls through one client.
+//! A case: a binary that makes calls through one client, and says what they cost where it can tell by itself.
 
-use std::{future::Future, process::ExitCode};
+use std::{future::Future, hint::black_box, process::ExitCode, time::Duration};
 
+use tokio::runtime::{Builder, Runtime};
 use tower::BoxError;
-use tower_mesh::core::Clock;
+use tower_mesh::core::{Clock, ManualClock};
 
-use crate::{Client, Inner, client::calls};
+use crate::{Client, Inner, client::calls, stopwatch::Stopwatch};
 
-const HELP: &str = "usage: CASE [--endpoints N] [--calls N] [--pending]";
+const HELP: &str = "\
+usage: CASE [calls|count|time|threads] [OPTIONS]
+
+calls    makes calls and says nothing: for valgrind
+count    how often a call reads the injected clock, and how many timers it registers
+time     nanoseconds a call, the best of ten rounds
+threads  calls a second of one thread and of two
+
+--endpoints N  how many endpoints there are to choose from, 1000
+--calls N      how many calls (a round), 10000
+--pending      the service beneath is pending once
+--busy         the service beneath works for a microsecond
+";
 
 /// What a case is made of.
 #[derive(Debug)]
@@ -20,47 +33,186 @@ pub struct Setup {
     pub clock: Clock,
 }
 
-/// The whole of a case: makes a client out of the command line, and calls through it.
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Calls,
+    Count,
+    Time,
+    Threads,
+}
+
+struct Options {
+    mode: Mode,
+    endpoints: u32,
+    calls: u64,
+    inner: Inner,
+}
+
+/// The whole of a case: makes a client as the command line says, and calls through it.
+///
+/// The loop of calls is one function whatever is asked for, so that asking for something else does not change what is
+/// inlined into it.
 pub fn main<C, F>(client: impl FnOnce(Setup) -> F) -> ExitCode
 where
     C: Client,
     F: Future<Output = Result<C, BoxError>>,
 {
-    match run(client) {
+    let done = Options::parse(std::env::args().skip(1)).and_then(|options| run(&options, client));
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}\n{HELP}");
+            eprintln!("error: {error}\n\n{HELP}");
             ExitCode::from(2)
         }
     }
 }
 
-fn run<C, F>(client: impl FnOnce(Setup) -> F) -> Result<(), BoxError>
+fn run<C, F>(options: &Options, client: impl FnOnce(Setup) -> F) -> Result<(), BoxError>
 where
     C: Client,
     F: Future<Output = Result<C, BoxError>>,
 {
-    let mut number_of_calls = 10_000;
-    let mut setup = Setup {
-        endpoints: 1_000,
-        inner: Inner::Ready,
-        clock: Clock::default(),
-    };
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        let mut number = || args.next().ok_or("a number is missing");
-        match &*arg {
-            "--endpoints" => setup.endpoints = number()?.parse()?,
-            "--calls" => number_of_calls = number()?.parse()?,
-            "--pending" => setup.inner = Inner::Pending,
-            other => return Err(format!("{other} does not exist").into()),
+    let (clock, hand) = match options.mode {
+        Mode::Count => {
+            let (clock, hand) = Clock::manual();
+            (clock, Some(hand))
         }
+        _ => (Clock::default(), None),
+    };
+    let runtime = match options.mode {
+        Mode::Threads => Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_time()
+            .build()?,
+        _ => Builder::new_current_thread().enable_time().build()?,
+    };
+    let client = runtime.block_on(client(Setup {
+        endpoints: options.endpoints,
+        inner: options.inner,
+        clock,
+    }))?;
+    match (options.mode, hand) {
+        (Mode::Threads, _) => threads(&runtime, client, options.calls),
+        (Mode::Time, _) => time(&runtime, client, options.calls),
+        (_, Some(hand)) => count(&runtime, client, options.calls, &hand),
+        (_, None) => round(&runtime, client, options.calls),
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()?;
-    runtime.block_on(async {
-        let client = client(setup).await?;
-        calls(client, number_of_calls).await
-    })
+}
+
+/// Not inlined, so that it is the same code for each of its callers.
+#[inline(never)]
+fn round<C: Client>(runtime: &Runtime, client: C, number: u64) -> Result<(), BoxError> {
+    runtime.block_on(calls(client, number))
+}
+
+fn count<C: Client>(
+    runtime: &Runtime,
+    client: C,
+    calls: u64,
+    hand: &ManualClock,
+) -> Result<(), BoxError> {
+    // The first call begins slices and windows; that reads no clock, but is not what is counted here.
+    round(runtime, client.clone(), 1)?;
+    let (reads, timers) = (hand.reads(), hand.timers_registered());
+    round(runtime, client, calls)?;
+    #[allow(clippy::cast_precision_loss)] // Far below what a float holds.
+    let per_call = |n: u64| n as f64 / calls as f64;
+    println!(
+        r#"{{"clock_reads":{},"timers":{}}}"#,
+        per_call(hand.reads() - reads),
+        per_call(hand.timers_registered() - timers)
+    );
+    Ok(())
+}
+
+fn time<C: Client>(runtime: &Runtime, client: C, calls: u64) -> Result<(), BoxError> {
+    round(runtime, client.clone(), calls / 10)?;
+    let mut best = Duration::MAX;
+    for _ in 0..10 {
+        let watch = Stopwatch::start();
+        round(runtime, client.clone(), calls)?;
+        best = best.min(watch.elapsed());
+    }
+    #[allow(clippy::cast_precision_loss)]
+    let nanos = best.as_nanos() as f64 / calls as f64;
+    println!(r#"{{"ns":{nanos:.2}}}"#);
+    Ok(())
+}
+
+/// Ten rounds of one task and of two in turn, on a runtime with two workers; the best of each counts.
+fn threads<C: Client>(runtime: &Runtime, client: C, calls: u64) -> Result<(), BoxError> {
+    let (mut one, mut two) = (Duration::MAX, Duration::MAX);
+    for _ in 0..10 {
+        one = one.min(tasks(runtime, &client, calls, 1)?);
+        two = two.min(tasks(runtime, &client, calls, 2)?);
+    }
+    #[allow(clippy::cast_precision_loss)]
+    let per_second =
+        |tasks: u32, took: Duration| (calls * u64::from(tasks)) as f64 / took.as_secs_f64();
+    println!(
+        r#"{{"one":{:.0},"two":{:.0}}}"#,
+        per_second(1, one),
+        per_second(2, two)
+    );
+    Ok(())
+}
+
+/// How long `number` tasks take that make `calls` calls each.
+fn tasks<C: Client>(
+    runtime: &Runtime,
+    client: &C,
+    number: u64,
+    tasks: u32,
+) -> Result<Duration, BoxError> {
+    let watch = Stopwatch::start();
+    let running: Vec<_> = (0..tasks)
+        .map(|_| runtime.spawn(calls(client.clone(), number)))
+        .collect();
+    for task in running {
+        runtime.block_on(task)??;
+    }
+    Ok(watch.elapsed())
+}
+
+impl Options {
+    fn parse(args: impl Iterator<Item = String>) -> Result<Self, BoxError> {
+        let mut options = Self {
+            mode: Mode::Calls,
+            endpoints: 1_000,
+            calls: 10_000,
+            inner: Inner::Ready,
+        };
+        let mut args = args;
+        while let Some(arg) = args.next() {
+            let mut number = || args.next().ok_or("a number is missing");
+            match &*arg {
+                "calls" => options.mode = Mode::Calls,
+                "count" => options.mode = Mode::Count,
+                "time" => options.mode = Mode::Time,
+                "threads" => options.mode = Mode::Threads,
+                "--endpoints" => options.endpoints = number()?.parse()?,
+                "--calls" => options.calls = number()?.parse()?,
+                "--pending" => options.inner = Inner::Pending,
+                "--busy" => options.inner = Inner::Busy(rounds_in(Duration::from_micros(1))),
+                other => return Err(format!("{other} does not exist").into()),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// How many rounds of [`Inner::Busy`] this machine makes in `time`, undisturbed.
+fn rounds_in(time: Duration) -> u32 {
+    const ROUNDS: u32 = 1_000_000;
+    let once = || {
+        let watch = Stopwatch::start();
+        for round in 0..ROUNDS {
+            black_box(round);
+        }
+        watch.elapsed()
+    };
+    let best = (0..10).map(|_| once()).min().unwrap_or(time);
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let rounds = (f64::from(ROUNDS) * time.as_secs_f64() / best.as_secs_f64()) as u32;
+    rounds
 }

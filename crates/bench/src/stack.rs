@@ -2,87 +2,218 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    num::NonZeroUsize,
+    num::NonZeroU32,
     time::Duration,
 };
 
-use tower::{Service, ServiceBuilder, layer::layer_fn};
+use tower::{Layer, Service, ServiceBuilder};
 use tower_mesh::{
-    Endpoint, Mesh, MeshService, ServiceName,
+    Endpoint, Mesh, MeshService, Policy, ServiceName,
     balance::BalanceLayer,
-    breaker::BreakerLayer,
-    core::{BoxError, Clock, Layered, Resolution, Shared},
-    discovery::{Discovery, Static},
-    limit::{BulkheadLayer, DeadlineLayer},
-    retry::{Budget, RetryLayer},
+    breaker::{self, BreakerLayer, Window},
+    core::{BoxError, Clock, Endpoints, Layered, Resolution, Shared},
+    discovery::{Discovery, DiscoveryLayer, Static},
+    http::{CompleteOnBody, HttpClassify, HttpReplay},
+    limit::{Bulkhead, BulkheadLayer, Deadline, DeadlineLayer},
+    retry::{Backoff, Budget, RetryLayer},
 };
 
-use crate::Inner;
+use crate::{Inner, Setup};
 
-fn orders() -> ServiceName {
+/// The name of the service that is called.
+#[must_use]
+pub fn orders() -> ServiceName {
     ServiceName::new("orders").expect("a valid name")
 }
 
-/// A registry that knows `orders` at so many addresses.
-fn registry(endpoints: u32) -> Static {
-    let addresses = (0..endpoints).map(|i| SocketAddr::from((Ipv4Addr::from(0x0a00_0000 + i), 80)));
-    Static::new().service(orders(), addresses.map(Endpoint::new))
+/// So many endpoints.
+pub fn endpoints(number: u32) -> impl Iterator<Item = Endpoint> {
+    (0..number).map(|i| Endpoint::new(SocketAddr::from((Ipv4Addr::from(0x0a00_0000 + i), 80))))
 }
 
-/// The shipped client of a service, everything by default, once it knows its `endpoints` endpoints.
+/// The shipped client of a service, everything by default, once it knows its endpoints.
 ///
 /// # Errors
 ///
 /// If the mesh does not start.
-pub async fn mesh(
-    endpoints: u32,
-    inner: Inner,
-    clock: Clock,
-) -> Result<(Mesh, MeshService<Inner>), BoxError> {
+pub async fn mesh(setup: Setup) -> Result<MeshService<Inner>, BoxError> {
     let mesh = Mesh::builder("storefront")
-        .discovery(registry(endpoints))
-        .clock(clock)
+        .discovery(Static::new().service(orders(), endpoints(setup.endpoints)))
+        .clock(setup.clock)
         .start()
         .await?;
-    let service = mesh.layer("orders")?.over(Shared::new(inner));
+    let service = mesh.layer("orders")?.over(Shared::new(setup.inner));
     assert_eq!(service.endpoints().resolved().await, Resolution::Found);
-    Ok((mesh, service))
+    Ok(service)
+}
+
+/// The layers of a service, each as the integrator sets it by default.
+#[derive(Debug)]
+pub struct Layers {
+    policy: Policy,
+    inner: Inner,
+    clock: Clock,
+    discovery: Discovery,
+    endpoints: Endpoints,
+}
+
+impl Layers {
+    /// The layers, once discovery has found the endpoints.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub async fn new(setup: Setup) -> Self {
+        let (discovery, driver) =
+            Discovery::builder(Static::new().service(orders(), endpoints(setup.endpoints)))
+                .clock(setup.clock.clone())
+                .build();
+        #[allow(clippy::disallowed_methods)]
+        // Nothing else runs here, and the process ends with the measurement.
+        tokio::spawn(driver);
+        let endpoints = discovery.endpoints(&orders());
+        assert_eq!(endpoints.resolved().await, Resolution::Found);
+        Self {
+            policy: Policy::default(),
+            inner: setup.inner,
+            clock: setup.clock,
+            discovery,
+            endpoints,
+        }
+    }
+
+    /// The whole call's time limit.
+    #[must_use]
+    pub fn deadline(&self) -> Over<DeadlineLayer> {
+        Over(DeadlineLayer::new(self.policy.timeout).clock(self.clock.clone()))
+    }
+
+    /// Waits for the first answer of the registry.
+    #[must_use]
+    pub fn discovery(&self) -> DiscoveryLayer {
+        self.discovery.layer(&orders())
+    }
+
+    /// One permit a call.
+    #[must_use]
+    pub fn bulkhead(&self) -> Over<BulkheadLayer> {
+        let limit = &self.policy.limit;
+        let layer = BulkheadLayer::new(limit.max_in_flight)
+            .queue(limit.queue)
+            .max_wait(limit.max_wait);
+        Over(layer.clock(self.clock.clone()))
+    }
+
+    /// One permit a call, to the end of the response's body.
+    #[must_use]
+    pub fn http_bulkhead(&self) -> Over<BulkheadLayer<CompleteOnBody>> {
+        Over(self.bulkhead().0.completion(CompleteOnBody::new()))
+    }
+
+    /// Attempts within a budget.
+    #[must_use]
+    pub fn retry(&self) -> RetryLayer {
+        let retry = &self.policy.retry;
+        let budget = Budget::new(retry.budget).min_per_second(retry.min_per_second);
+        RetryLayer::new(budget)
+            .attempts(retry.attempts)
+            .backoff(Backoff::exponential(retry.backoff, retry.max_backoff))
+            .per_try_timeout(retry.per_try_timeout)
+            .clock(self.clock.clone())
+    }
+
+    /// Attempts within a budget, of what HTTP says can be sent twice.
+    #[must_use]
+    pub fn http_retry(&self) -> RetryLayer<HttpReplay, HttpClassify> {
+        self.retry()
+            .replay(HttpReplay::new())
+            .classify(HttpClassify::new())
+    }
+
+    /// The best of three endpoints.
+    #[must_use]
+    pub fn balance(&self) -> BalanceLayer {
+        BalanceLayer::new(self.endpoints.clone())
+            .strategy(self.policy.balance)
+            .clock(self.clock.clone())
+    }
+
+    /// The best of three endpoints, judged at the end of the response's body.
+    #[must_use]
+    pub fn http_balance(&self) -> BalanceLayer<HttpClassify, CompleteOnBody> {
+        self.balance()
+            .classify(HttpClassify::new())
+            .completion(CompleteOnBody::new())
+    }
+
+    /// A breaker for each endpoint.
+    #[must_use]
+    pub fn breaker(&self) -> BreakerLayer {
+        let breaker = &self.policy.breaker;
+        let policy = breaker::Policy::default()
+            .consecutive_failures(breaker.consecutive_failures)
+            .failure_rate(breaker.failure_rate)
+            .window(Window::over(Duration::from_secs(10)))
+            .min_calls(const { NonZeroU32::new(10).expect("not zero") })
+            .open_for(breaker.open_for)
+            .open_at_most(breaker.max_open);
+        BreakerLayer::new(policy).clock(self.clock.clone())
+    }
+
+    /// The services of the endpoints, each with its breaker.
+    #[must_use]
+    pub fn connect(&self) -> Layered<Shared<Inner>, BreakerLayer> {
+        Layered::new(self.connect_without_breaker(), self.breaker())
+    }
+
+    /// The services of the endpoints.
+    #[must_use]
+    pub fn connect_without_breaker(&self) -> Shared<Inner> {
+        Shared::new(self.inner)
+    }
+
+    /// The service beneath, alone.
+    #[must_use]
+    pub fn inner(&self) -> Inner {
+        self.inner
+    }
+}
+
+/// A layer as the mesh puts it over its own services, which are always ready: by `over`, without a clone for each call.
+#[derive(Clone, Debug)]
+pub struct Over<L>(L);
+
+impl<S> Layer<S> for Over<DeadlineLayer> {
+    type Service = Deadline<S>;
+
+    fn layer(&self, beneath: S) -> Self::Service {
+        self.0.over(beneath)
+    }
+}
+
+impl<S, C: Clone> Layer<S> for Over<BulkheadLayer<C>> {
+    type Service = Bulkhead<S, C>;
+
+    fn layer(&self, beneath: S) -> Self::Service {
+        self.0.over(beneath)
+    }
 }
 
 /// The stack of a service as the integrator stacks it, its own outermost layer and HTTP aside, once discovery has found
-/// `endpoints` endpoints.
+/// the endpoints.
 ///
 /// # Panics
 ///
 /// Outside a tokio runtime.
 pub async fn stack(
-    endpoints: u32,
-    inner: Inner,
-    clock: Clock,
+    setup: Setup,
 ) -> impl Service<u64, Response = u64, Error = BoxError, Future: Send> + Clone + Send {
-    let (discovery, driver) = Discovery::builder(registry(endpoints))
-        .clock(clock.clone())
-        .build();
-    #[allow(clippy::disallowed_methods)]
-    // Nothing else runs here, and the process ends with the measurement.
-    tokio::spawn(driver);
-    let endpoints = discovery.endpoints(&orders());
-    assert_eq!(endpoints.resolved().await, Resolution::Found);
-    let deadline = DeadlineLayer::new(Duration::from_secs(10)).clock(clock.clone());
-    let bulkhead = BulkheadLayer::new(const { NonZeroUsize::new(1024).expect("not zero") })
-        .clock(clock.clone());
+    let layers = Layers::new(setup).await;
     ServiceBuilder::new()
-        .layer(layer_fn(|beneath| deadline.over(beneath)))
-        .layer(discovery.layer(&orders()))
-        .layer(layer_fn(|beneath| bulkhead.over(beneath)))
-        .layer(
-            RetryLayer::new(Budget::default())
-                .per_try_timeout(Duration::from_secs(3))
-                .clock(clock.clone()),
-        )
-        .layer(BalanceLayer::new(endpoints).clock(clock.clone()))
-        .service(Layered::new(
-            Shared::new(inner),
-            BreakerLayer::default().clock(clock.clone()),
-        ))
+        .layer(layers.deadline())
+        .layer(layers.discovery())
+        .layer(layers.bulkhead())
+        .layer(layers.retry())
+        .layer(layers.balance())
+        .service(layers.connect())
 }

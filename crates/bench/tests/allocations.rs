@@ -3,7 +3,7 @@
 
 use tower::{Service, ServiceExt};
 use tower_mesh::core::Clock;
-use tower_mesh_bench::{Inner, stack};
+use tower_mesh_bench::{Inner, Setup, stack};
 
 /// How often `calls` calls through the whole stack allocate, the first ones aside: they make thread-local state.
 fn allocations(inner: Inner, calls: u64) -> u64 {
@@ -11,7 +11,11 @@ fn allocations(inner: Inner, calls: u64) -> u64 {
         .enable_time()
         .build()
         .unwrap();
-    let mut service = runtime.block_on(stack(100, inner, Clock::tokio()));
+    let mut service = runtime.block_on(stack(Setup {
+        endpoints: 100,
+        inner,
+        clock: Clock::tokio(),
+    }));
     let mut call = |calls: u64| {
         runtime.block_on(async {
             for request in 0..calls {

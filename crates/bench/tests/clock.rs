@@ -3,12 +3,17 @@
 
 use tower::{Service, ServiceExt};
 use tower_mesh::core::Clock;
-use tower_mesh_bench::{Inner, stack};
+use tower_mesh_bench::{Inner, Setup, stack};
 
 /// How often one call through the whole stack reads the clock, and how many timers it registers.
 async fn reads_and_timers(inner: Inner) -> (u64, u64) {
     let (clock, handle) = Clock::manual();
-    let mut service = stack(100, inner, clock).await;
+    let mut service = stack(Setup {
+        endpoints: 100,
+        inner,
+        clock,
+    })
+    .await;
     // The first begins slices and windows; none of that reads the clock, but it is not what is counted here.
     service.ready().await.unwrap().call(0).await.unwrap();
     let (reads, timers) = (handle.reads(), handle.timers_registered());

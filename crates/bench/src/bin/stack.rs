@@ -5,9 +5,5 @@ use std::process::ExitCode;
 use tower_mesh_bench::{Numbers, main as case, stack};
 
 fn main() -> ExitCode {
-    case(async |setup| {
-        Ok(Numbers(
-            stack(setup.endpoints, setup.inner, setup.clock).await,
-        ))
-    })
+    case(async |setup| Ok(Numbers(stack(setup).await)))
 }

@@ -1,0 +1,15 @@
+//! The balancer alone, over a plain service for each endpoint.
+
+use std::process::ExitCode;
+
+use tower::Layer;
+use tower_mesh_bench::{Layers, Numbers, main as case};
+
+fn main() -> ExitCode {
+    case(async |setup| {
+        let layers = Layers::new(setup).await;
+        Ok(Numbers(
+            layers.balance().layer(layers.connect_without_breaker()),
+        ))
+    })
+}

@@ -1,0 +1,13 @@
+//! Retry with its budget alone, over a plain service.
+
+use std::process::ExitCode;
+
+use tower::Layer;
+use tower_mesh_bench::{Layers, Numbers, main as case};
+
+fn main() -> ExitCode {
+    case(async |setup| {
+        let layers = Layers::new(setup).await;
+        Ok(Numbers(layers.retry().layer(layers.inner())))
+    })
+}

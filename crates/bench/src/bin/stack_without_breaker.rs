@@ -1,0 +1,20 @@
+//! The layers of the mesh by hand, over HTTP, without the breaker.
+
+use std::process::ExitCode;
+
+use tower::ServiceBuilder;
+use tower_mesh_bench::{Layers, Requests, main as case};
+
+fn main() -> ExitCode {
+    case(async |setup| {
+        let layers = Layers::new(setup).await;
+        let stack = ServiceBuilder::new()
+            .layer(layers.deadline())
+            .layer(layers.discovery())
+            .layer(layers.http_bulkhead())
+            .layer(layers.http_retry())
+            .layer(layers.http_balance())
+            .service(layers.connect_without_breaker());
+        Ok(Requests(stack))
+    })
+}
