@@ -8,5 +8,6 @@ mod flaws;
 mod fleet;
 mod locks;
 mod simulation;
+mod spawned;
 mod updates;
 mod world;
