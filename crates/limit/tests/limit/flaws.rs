@@ -13,7 +13,9 @@ use tower_layer::Layer;
 use tower_mesh_core::Kind;
 use tower_mesh_limit::{DeadlineExceeded, DeadlineLayer, PerCall};
 
-use crate::{Ask, Inner, MS, Now, SECOND, bulkhead, call, deadline, poll};
+use crate::{
+    Ask, Inner, MS, Now, SECOND, bulkhead, bulkhead::KeepInResponse, call, deadline, poll,
+};
 
 /// Makes a clone ready and lets it lie; whether another clone can be called meanwhile.
 fn an_idle_clone_keeps_nobody_waiting<S>(service: S) -> bool
@@ -72,6 +74,34 @@ fn t19_a_default_bulkhead_parks_nobody_and_a_queue_is_bounded() {
     assert_eq!(parked(&queued.layer(inner.clone()), 20_000), 7);
 
     assert_eq!(parked(&ConcurrencyLimit::new(inner, 1), 20_000), 20_000);
+}
+
+/// Whether a service for one at a time is called again while the response to the first call is still read.
+fn is_called_while_a_response_is_read<S: Service<Ask>>(mut service: S, inner: &Inner) -> bool {
+    let Poll::Ready(Ok(being_read)) = call(&mut service, Ask::Answer).poll() else {
+        panic!("there was a permit");
+    };
+    assert_eq!(inner.called(), 1);
+    let mut next = spawn(async {
+        poll_fn(|cx| service.poll_ready(cx)).await.ok()?;
+        service.call(Ask::Answer).await.ok()
+    });
+    let _ = next.poll();
+    drop(being_read);
+    inner.called() == 2
+}
+
+// flaw W10
+#[test]
+fn w10_a_permit_outlasts_the_head_of_the_response() {
+    let inner = Inner::default();
+    let ours = bulkhead(1).completion(KeepInResponse).layer(inner.clone());
+    assert!(!is_called_while_a_response_is_read(ours, &inner));
+
+    let inner = Inner::default();
+    let mut peer = ConcurrencyLimit::new(inner.clone(), 1);
+    assert!(spawn(poll_fn(|cx| peer.poll_ready(cx))).poll().is_ready());
+    assert!(is_called_while_a_response_is_read(peer, &inner));
 }
 
 /// As a detached time limiter does it: whatever keeps the answer from coming is a timeout.
