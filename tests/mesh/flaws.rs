@@ -1,6 +1,20 @@
-//! Every test that `tests/FLAWS.md` names exists.
+//! Every test that `tests/FLAWS.md` names exists; and the flaw that needs the parts of two crates to be shown.
 
-use std::fs;
+use std::{
+    fs,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
+use tower_mesh::{
+    Body, MeshService,
+    core::{Ratio, Replay},
+    http::{HttpClassify, HttpReplay},
+    retry::{Budget, RetryLayer},
+};
 
 const TABLE: &str = include_str!("../FLAWS.md");
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -55,4 +69,103 @@ fn a_test_that_does_not_exist_would_be_found() {
         missing(table),
         ["X1: no_such_test in tests/mesh/flaws.rs", "X2: no test"]
     );
+}
+
+/// What has arrived at a service, body by body. It is overloaded, and says so to everybody.
+#[derive(Clone, Default)]
+struct Overloaded(Arc<Mutex<Vec<Bytes>>>);
+
+impl Overloaded {
+    async fn answer(self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+        let body = request.into_body().collect().await?.to_bytes();
+        self.0.lock().unwrap().push(body);
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        Ok(response)
+    }
+
+    fn service(
+        &self,
+    ) -> impl Service<Request<Body>, Response = Response<Body>, Error = BoxError, Future: Send>
+    + Clone
+    + use<> {
+        let this = self.clone();
+        service_fn(move |request| this.clone().answer(request))
+    }
+}
+
+/// Retries as reqwest-retry does: it sends clones, and what cannot be cloned not at all; 5xx it retries whatever the
+/// method.
+async fn clones_or_nothing<S>(
+    service: S,
+    mut request: Request<Body>,
+) -> Result<S::Response, BoxError>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone,
+{
+    let replay = HttpReplay::new();
+    let kept = replay
+        .keep(&mut request)
+        .ok_or("request object is not cloneable")?;
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let clone = replay.again(&kept).ok_or("it was cloneable")?;
+        let response = service.clone().oneshot(clone).await?;
+        if !response.status().is_server_error() || attempts == 3 {
+            return Ok(response);
+        }
+    }
+}
+
+/// The bodies that arrive of one call of ours, and of one of the peer's.
+async fn arrived(request: impl Fn() -> Request<Body>) -> [Vec<Bytes>; 2] {
+    let [at_ours, at_theirs] = [Overloaded::default(), Overloaded::default()];
+    let generous = Budget::new(Ratio::ONE).min_per_second(1_000);
+    let ours = RetryLayer::new(generous)
+        .replay(HttpReplay::new())
+        .classify(HttpClassify::new())
+        .layer(at_ours.service());
+    let _ = ours.oneshot(request()).await;
+    let _ = clones_or_nothing(at_theirs.service(), request()).await;
+    [at_ours, at_theirs].map(|at| std::mem::take(&mut *at.0.lock().unwrap()))
+}
+
+fn request(method: Method, body: Body) -> Request<Body> {
+    let request = Request::builder().method(method).uri("/orders");
+    request.body(body).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn q1_what_cannot_be_cloned_is_sent_once() {
+    let [ours, theirs] = arrived(|| {
+        let frames = ["a", "b"].map(|data| Ok::<_, BoxError>(http_body::Frame::data(data.into())));
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        request(Method::PUT, Body::new(body))
+    })
+    .await;
+    assert_eq!(ours, ["ab"]);
+    assert_eq!(theirs, [""; 0], "refused");
+}
+
+#[tokio::test(start_paused = true)]
+async fn q1_a_post_that_may_have_arrived_is_not_sent_again() {
+    let [ours, theirs] = arrived(|| request(Method::POST, "x".into())).await;
+    assert_eq!(ours, ["x"]);
+    assert_eq!(theirs, ["x"; 3]);
+
+    // What is idempotent both send again.
+    let [ours, theirs] = arrived(|| request(Method::PUT, "x".into())).await;
+    assert_eq!((ours.len(), theirs.len()), (3, 3));
+}
+
+/// What does not compile for tower's balancer: `crates/balance/tests/balance/spawned.rs` says why.
+#[test]
+fn w14_a_call_of_the_whole_mesh_can_be_spawned_from_within_another_future() {
+    fn spawns<A, F: Future + Send + 'static>(_: impl FnOnce(A) -> F) {}
+
+    spawns(|service: MeshService| async move {
+        let answer = service.oneshot(request(Method::GET, Body::empty())).await;
+        answer.is_ok()
+    });
 }
