@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashSet,
+    error::Error,
     future::Future,
     marker::PhantomData,
     num::NonZeroU32,
@@ -25,7 +26,7 @@ use tower::{
     retry::{Policy, Retry as Towers},
     service_fn,
 };
-use tower_mesh_core::{AtEndpoint, Clock, Endpoint, Kind, Refusal, Rng, Sleep};
+use tower_mesh_core::{AtEndpoint, Clock, Endpoint, Kind, Outcome, Refusal, Rng, Sleep};
 use tower_mesh_retry::{Backoff, Budget, Jitter, RetryLayer};
 
 use crate::{
@@ -97,23 +98,29 @@ async fn t22_b2_an_outage_is_not_multiplied() {
     assert_eq!(theirs, 4_000);
 }
 
+/// How often a call is made that the mesh itself refuses, since it has too much to do already.
+async fn calls_of_what_is_shed<S>(make: impl FnOnce(Script) -> S) -> usize
+where
+    S: Service<&'static str>,
+{
+    let script = Script::always(|| fails(Refusal::local(Kind::Overloaded)));
+    assert!(make(script.clone()).oneshot("a").await.is_err());
+    script.calls()
+}
+
 #[tokio::test(start_paused = true)]
 async fn t22_what_the_mesh_itself_refuses_is_not_tried_again() {
-    let shed = || fails(Refusal::local(Kind::Overloaded));
-    let script = Script::always(shed);
-    waiting(3)
-        .layer(script.clone())
-        .oneshot("a")
-        .await
-        .unwrap_err();
-    assert_eq!(script.calls(), 1);
+    type Failure = dyn Error + Send + Sync + 'static;
 
-    let script = Script::always(shed);
-    everything(3, script.clone())
-        .oneshot("a")
-        .await
-        .unwrap_err();
-    assert_eq!(script.calls(), 3);
+    let ours = calls_of_what_is_shed(|script| waiting(3).layer(script));
+    assert_eq!(ours.await, 1);
+    // Nor with a classifier that would try everything again.
+    let all = |_: Result<&u16, &Failure>| Outcome::failure().never_sent();
+    let ours = calls_of_what_is_shed(|script| waiting(3).classify(all).layer(script));
+    assert_eq!(ours.await, 1);
+
+    let theirs = calls_of_what_is_shed(|script| everything(3, script));
+    assert_eq!(theirs.await, 3);
 }
 
 /// Fifty callers fail at the same time: at how many different times they come back.
@@ -218,7 +225,7 @@ where
     S::Response: std::fmt::Debug,
 {
     let error = retry.oneshot("a").await.unwrap_err();
-    let sources = std::iter::successors(error.source(), |error| error.source());
+    let sources = std::iter::successors(error.source(), |error| (*error).source());
     sources.fold(error.to_string(), |told, error| format!("{told}: {error}"))
 }
 
