@@ -4,6 +4,8 @@
 //! it. `cargo run --profile bench -p tower-mesh-bench --bin mesh -- --endpoints 1000 --calls 12000` makes calls and prints
 //! nothing: run it beneath valgrind with two numbers of calls, and take the difference.
 
+#[cfg(feature = "balance")]
+pub mod balance;
 mod case;
 mod client;
 mod inner;

@@ -59,6 +59,11 @@ where
 }
 
 /// Where a client sits: what it knows of the fleet, and what it may use.
+///
+/// # Clone
+///
+/// A clone has the same clock and chance, and the members that were known when it was made.
+#[derive(Clone)]
 pub struct Seat {
     pub(crate) client: usize,
     pub(crate) clock: Clock,

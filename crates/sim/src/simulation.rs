@@ -186,6 +186,11 @@ impl<P: Policy> Simulation<P> {
         }
     }
 
+    /// What servers had to do since the last [`reset`](Self::reset).
+    pub fn servers(&self) -> Vec<ServerReport> {
+        self.window().servers
+    }
+
     /// Runs for `warm_up`, measures for `time`, [drains](Self::drain), and reports.
     pub fn measure(&mut self, warm_up: Duration, time: Duration) -> Report {
         self.run(warm_up);

@@ -1,0 +1,78 @@
+//! Who is compared.
+
+use std::num::NonZeroU32;
+
+use tower_mesh::{Policy, core::Ratio};
+use tower_mesh_sim::policies::{LeastInFlight, Random, RoundRobin};
+
+use super::{
+    cell::{Cell, Measured, measure},
+    mesh::Meshes,
+    models::{BestOfThree, Success},
+    tower_peak,
+};
+
+/// A way to choose servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Contender {
+    /// The shipped `MeshService` with the default policy: retries and endpoints' breakers on.
+    Mesh,
+    /// The same without breakers, which stand in for ejection: the strategy is alone with what fails.
+    MeshWithoutBreakers,
+    /// The better of two random servers by calls in flight.
+    LeastInFlight,
+    /// Tower's own balancer: the better of two by peak-EWMA x (in flight + 1).
+    TowerPeakEwma,
+    /// A random server.
+    Random,
+    /// One after the other.
+    RoundRobin,
+    /// A model of the mesh's strategy, without the mesh; with or without its success term.
+    Model(Success),
+}
+
+impl Contender {
+    /// Those that `--full` compares.
+    pub const COMPARED: [Self; 5] = [
+        Self::Mesh,
+        Self::LeastInFlight,
+        Self::TowerPeakEwma,
+        Self::RoundRobin,
+        Self::Random,
+    ];
+
+    /// As it is called in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mesh => "tower-mesh",
+            Self::MeshWithoutBreakers => "tower-mesh, no breakers",
+            Self::LeastInFlight => "least in flight",
+            Self::TowerPeakEwma => "tower peak-EWMA",
+            Self::Random => "random",
+            Self::RoundRobin => "round robin",
+            Self::Model(Success::Counts) => "model of the strategy",
+            Self::Model(Success::Ignored) => "model without success",
+        }
+    }
+
+    /// Runs the cell.
+    pub(super) fn run(self, cell: &Cell) -> Measured {
+        match self {
+            Self::Mesh => measure(cell, Meshes::new(Policy::default())),
+            Self::MeshWithoutBreakers => measure(cell, Meshes::new(without_breakers())),
+            Self::LeastInFlight => measure(cell, LeastInFlight::client),
+            Self::TowerPeakEwma => tower_peak::measure(cell),
+            Self::Random => measure(cell, Random::client),
+            Self::RoundRobin => measure(cell, RoundRobin::client),
+            Self::Model(success) => measure(cell, |seat: &_| BestOfThree::client(seat, success)),
+        }
+    }
+}
+
+/// Breakers that open only when nothing has succeeded for ten seconds: none is that bad here.
+fn without_breakers() -> Policy {
+    let mut policy = Policy::default();
+    policy.breaker.consecutive_failures = NonZeroU32::MAX;
+    policy.breaker.failure_rate = Ratio::percent(100);
+    policy
+}
