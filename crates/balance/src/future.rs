@@ -11,15 +11,11 @@ use std::{
 
 use pin_project_lite::pin_project;
 use tower::load::TrackCompletion;
-use tower_mesh_core::{
-    Attempt, BoxError, Classify, Promises, Verdict,
-    frame::{self, Phase},
-};
+use tower_mesh_core::{Attempt, BoxError, Classify, Promises, Verdict, frame};
 use tower_service::Service;
 
 use crate::{
     attempt::{Bomb, Unanswered, blame, unsent},
-    error::NoEndpoint,
     pick::Avoid,
     pool::Pool,
 };
@@ -61,16 +57,6 @@ pin_project! {
     }
 }
 
-/// What came of one endpoint in one poll.
-enum Turn<S, T> {
-    /// It was called; this is what its future says.
-    Called(Poll<Result<T, BoxError>>),
-    /// It is not ready yet.
-    Pending(S),
-    /// It cannot become ready; it was not called.
-    Failed(BoxError),
-}
-
 impl<S, Req, J> ResponseFuture<S, Req, J>
 where
     S: Service<Req>,
@@ -95,25 +81,23 @@ where
 {
     type Output = Result<C::Output, BoxError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let turn = match this.stage.as_mut().project() {
-            StageProj::Begin => match this.pick() {
-                Ok(service) => this.turn(service, cx),
-                Err(error) => return Poll::Ready(Err(error.into())),
-            },
-            StageProj::Called { .. } => Turn::Called(this.poll_called(cx)),
-            StageProj::Waiting { .. } => this.turn_again(cx),
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.as_mut().project().stage.project() {
+            StageProj::Called { .. } => {}
+            StageProj::Begin => {
+                let service = self.as_mut().pick()?;
+                ready!(self.as_mut().send(service, cx))?;
+            }
+            StageProj::Waiting { .. } => ready!(self.as_mut().send_again(cx))?,
             StageProj::Over => panic!("`ResponseFuture` polled after completion"),
-        };
-        match turn {
-            Turn::Called(answer) => Poll::Ready(this.judge(ready!(answer))),
-            Turn::Pending(_) | Turn::Failed(_) => this.elsewhere(turn, cx),
         }
+        let answer = ready!(self.as_mut().poll_called(cx));
+        Poll::Ready(self.judge(answer))
     }
 }
 
-impl<S, Req, K, C> This<'_, S, Req, (K, C)>
+// Each step projects for itself: a projection that the rare steps are given by reference is written out for all.
+impl<S, Req, K, C> ResponseFuture<S, Req, (K, C)>
 where
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
@@ -121,107 +105,132 @@ where
     C: TrackCompletion<Attempt, S::Response> + Promises<K::Answer>,
 {
     /// Begins an attempt at the endpoint that suits best.
-    fn pick(&mut self) -> Result<S, NoEndpoint> {
-        let now = frame::now(&self.pool.settings.clock);
-        frame::enter(Phase::Attempt, now);
+    #[inline(always)]
+    fn pick(self: Pin<&mut Self>) -> Result<S, BoxError> {
+        let This { pool, attempt, .. } = self.project();
+        let now = frame::now(&pool.settings.clock);
         // A retry is not risked as a probe, and goes where the call has not been.
-        let retry = frame::begin_attempt() > 1;
+        let retry = frame::begin_attempt(now) > 1;
         let avoid = match retry {
             true => Avoid::tried(frame::was_tried),
             false => Avoid::default(),
         };
-        let picked = self.pool.admit(now, !retry, &avoid, &mut self.attempt.0);
-        let service = match picked {
+        let service = match pool.admit(now, !retry, &avoid, &mut attempt.0) {
             Some(service) => service,
-            None => self.pool.admit_any(now, &mut self.attempt.0)?,
+            None => pool.admit_any(now, &mut attempt.0)?,
         };
-        frame::mark_tried(self.attempt.key());
+        frame::mark_tried(attempt.key());
         Ok(service)
     }
 
     /// Begins an attempt at another endpoint, unless that has been done often enough or there is none.
-    fn pick_another(&mut self, avoid: &Avoid) -> Option<S> {
-        *self.repicks = self.repicks.checked_sub(1)?;
-        let now = frame::now(&self.pool.settings.clock);
-        let service = self.pool.admit(now, false, avoid, &mut self.attempt.0)?;
-        frame::mark_tried(self.attempt.key());
+    fn pick_another(self: Pin<&mut Self>, avoid: &Avoid) -> Option<S> {
+        let this = self.project();
+        *this.repicks = this.repicks.checked_sub(1)?;
+        let now = frame::now(&this.pool.settings.clock);
+        let service = (this.pool).admit(now, false, avoid, &mut this.attempt.0)?;
+        frame::mark_tried(this.attempt.key());
         Some(service)
     }
 
-    /// Polls `service` ready and calls it.
-    fn turn(&mut self, mut service: S, cx: &mut Context<'_>) -> Turn<S, S::Response> {
-        let Self { request, stage, .. } = self;
-        let bomb = Bomb(self.attempt);
-        let polled = frame::hidden(|| {
-            if let Err(error) = ready!(service.poll_ready(cx)) {
-                return Poll::Ready(Err(error.into()));
-            }
-            let request = request.take().expect("a request is sent once");
-            let future = service.call(request);
-            stage.set(Stage::Called { future });
-            poll_called(stage.as_mut(), cx).map(Ok)
-        });
-        bomb.defuse();
-        match polled {
-            Poll::Ready(Ok(answer)) => Turn::Called(Poll::Ready(answer)),
-            Poll::Ready(Err(unready)) => Turn::Failed(unready),
-            Poll::Pending if request.is_none() => Turn::Called(Poll::Pending),
-            Poll::Pending => Turn::Pending(service),
+    /// Sends the request through `service`, or else through that of another endpoint; ready once it is sent.
+    #[inline(always)]
+    fn send(
+        mut self: Pin<&mut Self>,
+        mut service: S,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), BoxError>> {
+        match self.as_mut().offer(&mut service, cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            refused => self.elsewhere(service, refused, cx),
         }
     }
 
-    /// As [`turn`](Self::turn), with the service that was waited for.
+    /// As [`send`](Self::send), with the service that was waited for.
     #[cold]
-    fn turn_again(&mut self, cx: &mut Context<'_>) -> Turn<S, S::Response> {
-        match self.stage.as_mut().project_replace(Stage::Begin) {
-            StageOwn::Waiting { service } => self.turn(service, cx),
+    fn send_again(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let stage = self.as_mut().project().stage;
+        match stage.project_replace(Stage::Begin) {
+            StageOwn::Waiting { service } => self.send(service, cx),
             _ => unreachable!("asked for while it waits only"),
         }
     }
 
-    fn poll_called(&mut self, cx: &mut Context<'_>) -> Poll<Result<S::Response, BoxError>> {
-        let bomb = Bomb(self.attempt);
-        let polled = frame::hidden(|| poll_called(self.stage.as_mut(), cx));
+    /// Calls `service` if it is ready.
+    #[inline(always)]
+    fn offer(
+        self: Pin<&mut Self>,
+        service: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), BoxError>> {
+        let mut this = self.project();
+        let bomb = Bomb(this.attempt);
+        let offered = frame::hide(|| {
+            ready!(service.poll_ready(cx)).map_err(Into::into)?;
+            let request = this.request.take().expect("a request is sent once");
+            let future = service.call(request);
+            this.stage.set(Stage::Called { future });
+            Poll::Ready(Ok(()))
+        });
+        bomb.defuse();
+        offered
+    }
+
+    #[inline(always)]
+    fn poll_called(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, S::Error>> {
+        let this = self.project();
+        let bomb = Bomb(this.attempt);
+        let polled = frame::hidden(|| match this.stage.project() {
+            StageProj::Called { future } => future.poll(cx),
+            _ => unreachable!("polled only after the service was called"),
+        });
         bomb.defuse();
         polled
     }
 
-    /// Goes on after an endpoint that is not ready: with others, or else waits for the first that may become so.
+    /// Goes on after `service`, which is not ready: with others, or else waits for the first that may become so.
     #[cold]
     fn elsewhere(
-        &mut self,
-        mut turn: Turn<S, S::Response>,
+        mut self: Pin<&mut Self>,
+        mut service: S,
+        mut refused: Poll<Result<(), BoxError>>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<C::Output, BoxError>> {
+    ) -> Poll<Result<(), BoxError>> {
         let mut first: Option<(S, Unanswered)> = None;
         let mut failed = None;
         let mut avoid = Avoid::tried(frame::was_tried);
         loop {
+            let this = self.as_mut().project();
             // Without a frame nobody else remembers it.
-            avoid.add(self.attempt.key());
-            match turn {
-                Turn::Called(answer) => return answer.map(|answer| self.judge(answer)),
-                Turn::Failed(error) => {
-                    failed = Some(blame(&self.pool.judging.0, self.attempt, unsent(error)));
+            avoid.add(this.attempt.key());
+            match refused {
+                Poll::Ready(Ok(())) => return refused,
+                Poll::Ready(Err(error)) => {
+                    failed = Some(blame(&this.pool.judging.0, this.attempt, unsent(error)));
                 }
                 // All but the first are given up here.
-                Turn::Pending(service) => {
-                    first.get_or_insert((service, mem::take(self.attempt)));
+                Poll::Pending => {
+                    first.get_or_insert((service, mem::take(this.attempt)));
                 }
             }
-            match self.pick_another(&avoid) {
-                Some(service) => turn = self.turn(service, cx),
+            match self.as_mut().pick_another(&avoid) {
+                Some(another) => service = another,
                 None => break,
             }
+            refused = self.as_mut().offer(&mut service, cx);
         }
+        let mut this = self.project();
         match (first, failed) {
             (Some((service, attempt)), _) => {
-                *self.attempt = attempt;
-                self.stage.set(Stage::Waiting { service });
+                *this.attempt = attempt;
+                this.stage.set(Stage::Waiting { service });
                 Poll::Pending
             }
             (None, Some(error)) => {
-                self.stage.set(Stage::Over);
+                this.stage.set(Stage::Over);
                 Poll::Ready(Err(error))
             }
             (None, None) => unreachable!("some endpoint was not ready"),
@@ -229,29 +238,20 @@ where
     }
 
     /// Tells what became of the attempt, and hands it over to the completion.
-    fn judge(&mut self, answer: Result<S::Response, BoxError>) -> Result<C::Output, BoxError> {
-        self.stage.set(Stage::Over);
-        let (classify, completion) = &self.pool.judging;
-        let response = answer.map_err(|error| blame(classify, self.attempt, error))?;
-        let mut bomb = Bomb(self.attempt);
+    #[inline(always)]
+    fn judge(
+        self: Pin<&mut Self>,
+        answer: Result<S::Response, S::Error>,
+    ) -> Result<C::Output, BoxError> {
+        let mut this = self.project();
+        this.stage.set(Stage::Over);
+        let (classify, completion) = &this.pool.judging;
+        let response = answer.map_err(|error| blame(classify, this.attempt, error.into()))?;
+        let mut bomb = Bomb(this.attempt);
         if let Verdict::Done(outcome) = classify.classify(Ok(&response)).into() {
             bomb.finish(outcome);
         }
         Ok(completion.track_completion(bomb.take(), response))
-    }
-}
-
-fn poll_called<S, F, T, E>(
-    stage: Pin<&mut Stage<S, F>>,
-    cx: &mut Context<'_>,
-) -> Poll<Result<T, BoxError>>
-where
-    F: Future<Output = Result<T, E>>,
-    E: Into<BoxError>,
-{
-    match stage.project() {
-        StageProj::Called { future } => future.poll(cx).map_err(Into::into),
-        _ => unreachable!("polled only after the service was called"),
     }
 }
 

@@ -61,6 +61,6 @@ pub use self::{
     resolve::{Empties, Resolve, ResolveError, Update, Updates},
     rng::Rng,
     service::{CloneIdempotent, Layered, NeverAgain, NewLayer, NewService, Replay, Shared},
-    time::{Clock, Instant, ManualClock, Sleep},
+    time::{Clock, Instant, ManualClock, Sleep, TimerDriver},
     vitals::{Attempt, Vitals},
 };

@@ -8,7 +8,7 @@ use crate::{
     gate::{Gate, GateHandle, Judge, JudgeKind, Shut, Ticket},
     load::{Load, Sampling},
     outcome::{Class, Finish, Outcome},
-    time::{Clock, Instant},
+    time::{Clock, Instant, Source},
 };
 
 /// What is known of an endpoint from calling it: its [`Gate`] and its [`Load`].
@@ -100,7 +100,7 @@ impl Vitals {
         self.load.begin();
         Ok(Attempt {
             vitals: Arc::clone(self),
-            clock: clock.clone(),
+            source: clock.source().clone(),
             start,
             ticket,
             sampling,
@@ -117,7 +117,7 @@ impl Vitals {
 #[must_use = "dropping it ends the attempt"]
 pub struct Attempt {
     vitals: Arc<Vitals>,
-    clock: Clock,
+    source: Source,
     start: Instant,
     ticket: Ticket,
     sampling: Sampling,
@@ -141,7 +141,7 @@ impl Attempt {
     /// For whoever drops an attempt before its response has begun.
     pub fn give_up(&self) {
         if !self.finished && !frame::is_timing_out() {
-            self.vitals.load.give_up(frame::now(&self.clock));
+            self.vitals.load.give_up(frame::now_by(&self.source));
         }
     }
 
@@ -161,7 +161,7 @@ impl Finish for Attempt {
             gate.release(self.ticket);
             return;
         }
-        let now = frame::now(&self.clock);
+        let now = frame::now_by(&self.source);
         let latency_ns = now.as_nanos().saturating_sub(self.start.as_nanos());
         load.record(outcome, latency_ns, now, self.sampling);
         gate.report(self.ticket, outcome, latency_ns, now);

@@ -11,8 +11,8 @@ use std::{
 
 use pin_project_lite::pin_project;
 use tower_mesh_core::{
-    BoxError, Instant, Resolution,
-    frame::{self, Call, Phase},
+    BoxError, Clock, Instant, Resolution,
+    frame::{self, Framing, Own, Phase},
 };
 use tower_service::Service;
 
@@ -24,25 +24,33 @@ pin_project! {
     /// # Cancel safety
     ///
     /// Dropping it abandons the call; the look-up goes on for the others.
-    pub struct ResponseFuture<S, Req>
+    pub struct ResponseFuture<S, Req, G = Own>
     where
         S: Service<Req>,
+        G: Framing,
     {
         #[pin]
-        call: Call,
+        call: G::Call,
         #[pin]
         state: State<S, Req, S::Future>,
-        watch: Arc<Watch>,
-        wait: Duration,
+        clock: Clock,
     }
 }
 
 pin_project! {
     #[project = StateProj]
     enum State<S, Req, F> {
-        Held { held: Option<(S, Req)>, waiting: Option<Waiting> },
+        Held { held: Option<Held<S, Req>>, waiting: Option<Waiting> },
         Called { #[pin] future: F },
     }
+}
+
+/// A call that has not been made.
+struct Held<S, Req> {
+    inner: S,
+    request: Req,
+    watch: Arc<Watch>,
+    wait: Duration,
 }
 
 /// For the first answer. On the heap, like what it waits with: only the first calls of a service come here.
@@ -51,45 +59,65 @@ struct Waiting {
     resolved: Pin<Box<dyn Future<Output = Resolution> + Send>>,
 }
 
-impl<S, Req> ResponseFuture<S, Req>
+impl<S, Req, G> ResponseFuture<S, Req, G>
 where
     S: Service<Req>,
+    G: Framing,
 {
-    pub(crate) fn new(inner: S, request: Req, watch: Arc<Watch>, wait: Duration) -> Self {
-        Self {
-            call: Call::new(),
-            state: State::Held {
-                held: Some((inner, request)),
-                waiting: None,
-            },
-            watch,
+    /// The service may have to be waited for.
+    pub(crate) fn held(inner: S, request: Req, watch: &Arc<Watch>, wait: Duration) -> Self {
+        let held = Held {
+            inner,
+            request,
+            watch: Arc::clone(watch),
             wait,
+        };
+        let state = State::Held {
+            held: Some(held),
+            waiting: None,
+        };
+        Self::new(state, watch)
+    }
+
+    /// The service was there, and has been called.
+    #[inline]
+    pub(crate) fn called(future: S::Future, watch: &Watch) -> Self {
+        Self::new(State::Called { future }, watch)
+    }
+
+    #[inline]
+    fn new(state: State<S, Req, S::Future>, watch: &Watch) -> Self {
+        Self {
+            call: G::Call::default(),
+            state,
+            clock: watch.clock().clone(),
         }
     }
 }
 
-impl<S, Req> Future for ResponseFuture<S, Req>
+impl<S, Req, G> Future for ResponseFuture<S, Req, G>
 where
     S: Service<Req>,
     S::Error: Into<BoxError>,
+    G: Framing,
 {
     type Output = Result<S::Response, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let (mut state, watch, wait) = (this.state, &**this.watch, *this.wait);
-        this.call.poll_joined(watch.clock(), cx, |cx| {
+        let mut state = this.state;
+        G::poll(this.call, this.clock, cx, |cx| {
             loop {
                 match state.as_mut().project() {
                     StateProj::Called { future } => {
                         return future.poll(cx).map_err(Into::into);
                     }
                     StateProj::Held { held, waiting } => {
-                        ready!(watch.poll_found(waiting, wait, cx))?;
-                        let (inner, _) = held.as_mut().expect("held until it is called");
-                        ready!(inner.poll_ready(cx)).map_err(Into::into)?;
-                        let (mut inner, request) = held.take().expect("held until now");
-                        let future = inner.call(request);
+                        let call = held.as_mut().expect("held until it is called");
+                        ready!(call.watch.poll_found(waiting, call.wait, cx))?;
+                        ready!(call.inner.poll_ready(cx)).map_err(Into::into)?;
+                        let mut call = held.take().expect("held until now");
+                        let future = call.inner.call(call.request);
                         state.set(State::Called { future });
                     }
                 }
@@ -147,14 +175,14 @@ impl Watch {
     }
 }
 
-impl<S, Req> fmt::Debug for ResponseFuture<S, Req>
+impl<S, Req, G> fmt::Debug for ResponseFuture<S, Req, G>
 where
     S: Service<Req>,
+    G: Framing,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
-            .field("service", self.watch.endpoints().service())
             .field("called", &matches!(self.state, State::Called { .. }))
-            .finish()
+            .finish_non_exhaustive()
     }
 }

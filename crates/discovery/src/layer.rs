@@ -1,9 +1,12 @@
 //! The layer that waits for the first answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use tower_layer::Layer;
-use tower_mesh_core::Endpoints;
+use tower_mesh_core::{
+    Endpoints,
+    frame::{Joined, Own},
+};
 
 use crate::{service::Discovered, watch::Watch};
 
@@ -19,9 +22,10 @@ use crate::{service::Discovered, watch::Watch};
 /// Clones, and the services made by them, share one state and hold the service: it is followed as long as one of them
 /// lives.
 #[derive(Clone, Debug)]
-pub struct DiscoveryLayer {
+pub struct DiscoveryLayer<G = Own> {
     watch: Arc<Watch>,
     wait: Duration,
+    framing: PhantomData<G>,
 }
 
 impl DiscoveryLayer {
@@ -29,6 +33,20 @@ impl DiscoveryLayer {
         Self {
             watch,
             wait: Duration::from_secs(5),
+            framing: PhantomData,
+        }
+    }
+}
+
+impl<G> DiscoveryLayer<G> {
+    /// Says that a layer above opens the frame of the calls, with the same clock: they need no room for a timer.
+    ///
+    /// Without such a layer a call panics when it is first polled.
+    pub fn joined(self) -> DiscoveryLayer<Joined> {
+        DiscoveryLayer {
+            watch: self.watch,
+            wait: self.wait,
+            framing: PhantomData,
         }
     }
 
@@ -43,12 +61,21 @@ impl DiscoveryLayer {
     pub fn endpoints(&self) -> &Endpoints {
         self.watch.endpoints()
     }
+
+    /// Puts it directly over `inner`, which must be always ready: once there has been an answer it is called in `call`,
+    /// without a clone and without being asked.
+    ///
+    /// Right for a service that reserves nothing in `poll_ready` and begins nothing before its future is polled, as all
+    /// of tower-mesh's.
+    pub fn over<S>(&self, inner: S) -> Discovered<S, G> {
+        Discovered::new(inner, true, Arc::clone(&self.watch), self.wait)
+    }
 }
 
-impl<S> Layer<S> for DiscoveryLayer {
-    type Service = Discovered<S>;
+impl<S, G> Layer<S> for DiscoveryLayer<G> {
+    type Service = Discovered<S, G>;
 
-    fn layer(&self, inner: S) -> Discovered<S> {
-        Discovered::new(inner, Arc::clone(&self.watch), self.wait)
+    fn layer(&self, inner: S) -> Discovered<S, G> {
+        Discovered::new(inner, false, Arc::clone(&self.watch), self.wait)
     }
 }

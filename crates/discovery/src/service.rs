@@ -1,12 +1,16 @@
 //! The service that waits for the first answer.
 
 use std::{
+    marker::PhantomData,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use tower_mesh_core::{BoxError, Endpoints};
+use tower_mesh_core::{
+    BoxError, Endpoints, Resolution,
+    frame::{Framing, Own},
+};
 use tower_service::Service;
 
 use crate::{future::ResponseFuture, watch::Watch};
@@ -24,15 +28,24 @@ use crate::{future::ResponseFuture, watch::Watch};
 ///
 /// Clones share what is known.
 #[derive(Clone, Debug)]
-pub struct Discovered<S> {
+pub struct Discovered<S, G = Own> {
     inner: S,
+    /// Whether the inner service may be called without being asked.
+    always_ready: bool,
     watch: Arc<Watch>,
     wait: Duration,
+    framing: PhantomData<G>,
 }
 
-impl<S> Discovered<S> {
-    pub(crate) fn new(inner: S, watch: Arc<Watch>, wait: Duration) -> Self {
-        Self { inner, watch, wait }
+impl<S, G> Discovered<S, G> {
+    pub(crate) fn new(inner: S, always_ready: bool, watch: Arc<Watch>, wait: Duration) -> Self {
+        Self {
+            inner,
+            always_ready,
+            watch,
+            wait,
+            framing: PhantomData,
+        }
     }
 
     /// The endpoints that calls wait for.
@@ -41,25 +54,25 @@ impl<S> Discovered<S> {
     }
 }
 
-impl<S, Req> Service<Req> for Discovered<S>
+impl<S, G, Req> Service<Req> for Discovered<S, G>
 where
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
+    G: Framing,
 {
     type Response = S::Response;
     type Error = BoxError;
-    type Future = ResponseFuture<S, Req>;
+    type Future = ResponseFuture<S, Req, G>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        ResponseFuture::new(
-            self.inner.clone(),
-            request,
-            Arc::clone(&self.watch),
-            self.wait,
-        )
+        if self.always_ready && self.watch.resolution() == Resolution::Found {
+            let future = self.inner.call(request);
+            return ResponseFuture::called(future, &self.watch);
+        }
+        ResponseFuture::held(self.inner.clone(), request, &self.watch, self.wait)
     }
 }

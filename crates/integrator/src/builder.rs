@@ -33,7 +33,7 @@ use crate::{
 pub struct MeshBuilder {
     name: String,
     config: Result<Config, crate::ConfigError>,
-    clock: Clock,
+    clock: Option<Clock>,
     rng: Rng,
     recorder: Arc<dyn Recorder>,
     discovery: Option<Arc<dyn Resolve>>,
@@ -49,7 +49,7 @@ impl MeshBuilder {
         Self {
             name: name.to_owned(),
             config: Ok(Config::default()),
-            clock: Clock::default(),
+            clock: None,
             rng: Rng::default(),
             recorder: Arc::new(NoRecorder::default()),
             discovery: None,
@@ -111,9 +111,9 @@ impl MeshBuilder {
         self
     }
 
-    /// Takes time from here: for tests and simulation.
+    /// Takes time from here: for tests and simulation. The default is [`Clock::for_runtime`].
     pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
+        self.clock = Some(clock);
         self
     }
 
@@ -140,14 +140,21 @@ impl MeshBuilder {
     ///
     /// Dropped half-way, what it has started is stopped.
     pub async fn start(self) -> Result<Mesh, StartError> {
-        let plan = self.validate()?;
         let tasks = Tasks::new()
             .ok_or_else(|| StartError::new("a mesh has to be started on a tokio runtime"))?;
+        let (clock, timers) = match self.clock.clone() {
+            Some(clock) => (clock, None),
+            None => Clock::for_runtime(),
+        };
+        let plan = self.validate(clock)?;
+        if let Some(timers) = timers {
+            tasks.spawn(timers);
+        }
         let started = Started::new(tasks.clone());
         plan.run(tasks, started).await
     }
 
-    fn validate(self) -> Result<Plan, StartError> {
+    fn validate(self, clock: Clock) -> Result<Plan, StartError> {
         let config = self
             .config
             .map_err(|error| StartError::new("the configuration is invalid").caused_by(error))?;
@@ -191,7 +198,7 @@ impl MeshBuilder {
                 )
             })
             .collect();
-        let embedded = MemoryRegistry::with_clock(self.clock.clone());
+        let embedded = MemoryRegistry::with_clock(clock.clone());
         let source = self
             .discovery
             .unwrap_or_else(|| match config.discovery.kind {
@@ -200,7 +207,7 @@ impl MeshBuilder {
             });
         Ok(Plan {
             name,
-            clock: self.clock,
+            clock,
             rng: self.rng,
             recorder: self.recorder,
             source,

@@ -9,7 +9,7 @@ use std::{
 
 use pin_project_lite::pin_project;
 use tower_mesh_core::{
-    BoxError, Clock, Instant, Kind, Refusal, ServiceName,
+    BoxError, Instant, Kind, Refusal, ServiceName,
     frame::{self, Call},
 };
 use tower_service::Service;
@@ -31,6 +31,7 @@ impl Scope {
     }
 
     /// A call that fails after the mesh has stopped was cut off, whatever the layers saw of that.
+    #[cold]
     fn error(&self, error: BoxError) -> Error {
         if self.core.stage.get() != Lifecycle::Stopped {
             return Error::new(&self.service, error);
@@ -129,20 +130,17 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let _entered = this.span.enter();
-        let counted = this.counted;
+        let Counted { scope, began } = this.counted;
+        let scope = &**scope;
         let Some(mut inner) = this.inner.as_pin_mut() else {
-            return Poll::Ready(Err(counted.scope.shutting_down()));
+            return Poll::Ready(Err(scope.shutting_down()));
         };
-        let clock = counted.scope.core.clock.clone();
-        this.call.poll(&clock, cx, |cx| {
-            counted.begin(&clock);
-            let bomb = Bomb(counted);
+        this.call.poll(&scope.core.clock, cx, |cx| {
+            scope.begin(began);
+            let bomb = Bomb { scope, began };
             let polled = inner.as_mut().poll(cx);
             bomb.defuse();
-            match polled {
-                Poll::Ready(result) => Poll::Ready(counted.end(&clock, result)),
-                Poll::Pending => Poll::Pending,
-            }
+            polled.map(|result| scope.end(began, result))
         })
     }
 }
@@ -154,31 +152,34 @@ struct Counted {
     began: Option<Instant>,
 }
 
-impl Counted {
-    fn begin(&mut self, clock: &Clock) {
-        if self.began.is_none() {
-            self.began = Some(frame::now(clock));
-            self.scope.metrics.begin();
+impl Scope {
+    fn begin(&self, began: &mut Option<Instant>) {
+        if began.is_none() {
+            *began = Some(frame::now(&self.core.clock));
+            self.metrics.begin();
         }
     }
 
-    fn end<T>(&mut self, clock: &Clock, result: Result<T, BoxError>) -> Result<T, Error> {
-        let result = result.map_err(|error| self.scope.error(error));
-        self.count(clock, result.as_ref().err().map(Error::kind));
+    fn end<T>(&self, began: &mut Option<Instant>, result: Result<T, BoxError>) -> Result<T, Error> {
+        let result = result.map_err(|error| self.error(error));
+        self.count(began, result.as_ref().err().map(Error::kind));
         result
     }
 
     /// Counts the end, once; `error` is what it failed with, if it did.
-    fn count(&mut self, clock: &Clock, error: Option<Option<Kind>>) {
-        if let Some(began) = self.began.take() {
-            let took = frame::now(clock).since(began);
-            self.scope.metrics.end(took, error);
+    fn count(&self, began: &mut Option<Instant>, error: Option<Option<Kind>>) {
+        if let Some(began) = began.take() {
+            let took = frame::now(&self.core.clock).since(began);
+            self.metrics.end(took, error);
         }
     }
 }
 
 /// Makes a panic beneath a failure: a call that is merely dropped afterwards would pass for one whose caller went away.
-struct Bomb<'a>(&'a mut Counted);
+struct Bomb<'a> {
+    scope: &'a Scope,
+    began: &'a mut Option<Instant>,
+}
 
 impl Bomb<'_> {
     fn defuse(self) {
@@ -187,9 +188,9 @@ impl Bomb<'_> {
 }
 
 impl Drop for Bomb<'_> {
+    #[cold]
     fn drop(&mut self) {
-        let clock = self.0.scope.core.clock.clone();
-        self.0.count(&clock, Some(None));
+        self.scope.count(self.began, Some(None));
     }
 }
 

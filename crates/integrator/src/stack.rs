@@ -13,6 +13,7 @@ use tower_mesh_balance::{Balance, BalanceLayer};
 use tower_mesh_breaker::{Breaker, BreakerLayer, CircuitBreaker, Window};
 use tower_mesh_core::{
     Attempt, Classify, Endpoint, Endpoints, Layered, NewService, Outcome, ServiceName, Verdict,
+    frame::Joined,
 };
 use tower_mesh_discovery::{Discovered, DiscoveryLayer};
 use tower_mesh_http::{Body, CompleteOnBody, HttpClassify, HttpReplay, TrackedBody};
@@ -34,34 +35,35 @@ use crate::{
 pub(crate) struct Layers {
     pub(crate) scope: Arc<Scope>,
     pub(crate) timeout: Duration,
-    discovery: DiscoveryLayer,
+    discovery: DiscoveryLayer<Joined>,
     bulkhead: BulkheadLayer<CompleteOnBody>,
     permits: BulkheadHandle,
     service_breaker: Option<BreakerLayer<ByHead>>,
-    retry: RetryLayer<HttpReplay, HttpClassify>,
+    retry: RetryLayer<HttpReplay, HttpClassify, Joined>,
     budget: Budget,
     balance: BalanceLayer<HttpClassify, CompleteOnBody>,
     breaker: BreakerLayer,
 }
 
 /// The whole stack over endpoint services of type `S`.
-pub(crate) type Stack<S> = Observe<Deadline<Beneath<S>>>;
+pub(crate) type Stack<S> = Observe<Deadline<Beneath<S>, Joined>>;
 
 /// What lies beneath the deadline.
-type Beneath<S> = Discovered<Bulkhead<Guarded<S>, CompleteOnBody>>;
+type Beneath<S> = Discovered<Bulkhead<Guarded<S>, CompleteOnBody>, Joined>;
 
 /// The attempts of a call, beneath the service's breaker if it has one.
 type Guarded<S> = Either<CircuitBreaker<Attempts<S>, ByHead, CompleteOnResponse>, Attempts<S>>;
 
 /// The attempts of a call.
-type Attempts<S> = Retry<Balance<S, HttpClassify, CompleteOnBody>, HttpReplay, HttpClassify>;
+type Attempts<S> =
+    Retry<Balance<S, HttpClassify, CompleteOnBody>, HttpReplay, HttpClassify, Joined>;
 
 /// The body of a response: what the endpoint sends, with the attempt and the permit that end with it.
 pub type ResponseBody<B> = TrackedBody<TrackedBody<B, Attempt>, Permit>;
 
 /// The future of a call.
 pub type ResponseFuture<S> =
-    observe::ResponseFuture<<Deadline<Beneath<S>> as Service<Request<Body>>>::Future>;
+    observe::ResponseFuture<<Deadline<Beneath<S>, Joined> as Service<Request<Body>>>::Future>;
 
 impl Layers {
     /// Stacks the layers over the services that `connect` makes for endpoints.
@@ -81,7 +83,7 @@ impl Layers {
             }))
             // Above the bulkhead so that calls which wait for the first look-up hold no permits; beneath the deadline so
             // that a registry that does not answer cannot hang a call.
-            .layer(self.discovery.clone())
+            .layer(layer_fn(|beneath| self.discovery.over(beneath)))
             // Above retry because one call takes one permit, however many attempts it makes: else retries would starve
             // fresh calls. Beneath discovery so that a name that does not exist takes none.
             .layer(layer_fn(|beneath| self.bulkhead.over(beneath)))
@@ -90,7 +92,7 @@ impl Layers {
             .layer(option_layer(self.service_breaker.clone()))
             // Above the balancer so that each attempt picks again, and elsewhere; beneath the bulkhead so that its budget
             // is asked only for calls that run.
-            .layer(self.retry.clone())
+            .layer(layer_fn(|beneath| self.retry.over(beneath)))
             // Above the endpoints because it chooses among them; beneath retry because an attempt is one endpoint's.
             .layer(self.balance.clone())
             // Beneath the balancer, with the endpoint: it writes the gate that the balancer reads, so "not now" means
@@ -108,8 +110,9 @@ impl Layers {
             )
     }
 
-    fn deadline(&self, timeout: Duration) -> DeadlineLayer {
-        DeadlineLayer::new(timeout).clock(self.scope.core.clock.clone())
+    fn deadline(&self, timeout: Duration) -> DeadlineLayer<Joined> {
+        let layer = DeadlineLayer::new(timeout).clock(self.scope.core.clock.clone());
+        layer.joined()
     }
 }
 
@@ -138,7 +141,7 @@ impl Layers {
                 core: Arc::clone(core),
             }),
             timeout: policy.timeout,
-            discovery: core.discovery.layer(service),
+            discovery: core.discovery.layer(service).joined(),
             permits: bulkhead.handle(),
             bulkhead,
             service_breaker: policy.breaker.service.then(service_breaker),
@@ -177,8 +180,9 @@ impl Layers {
     }
 }
 
-fn retry_layer(policy: &Policy, budget: &Budget) -> RetryLayer<HttpReplay, HttpClassify> {
+fn retry_layer(policy: &Policy, budget: &Budget) -> RetryLayer<HttpReplay, HttpClassify, Joined> {
     RetryLayer::new(budget.clone())
+        .joined()
         .attempts(policy.retry.attempts)
         .backoff(Backoff::exponential(
             policy.retry.backoff,

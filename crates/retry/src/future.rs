@@ -9,7 +9,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tower_mesh_core::{
     BoxError, Classify, ClassifyErrors, Instant, Outcome, Replay, Sent, Verdict,
-    frame::{self, Call, Phase},
+    frame::{self, Framing, Own, Phase},
 };
 use tower_service::Service;
 
@@ -26,14 +26,15 @@ pin_project! {
     /// # Cancel safety
     ///
     /// Dropping it drops the attempt that runs; while it waits, what it took out of the budget goes back.
-    pub struct ResponseFuture<S, P, Req>
+    pub struct ResponseFuture<S, P, Req, G = Own>
     where
         S: Service<Req>,
         P: Replay<Req>,
+        G: Framing,
     {
         rules: Arc<P>,
         #[pin]
-        call: Call,
+        call: G::Call,
         #[pin]
         attempts: Attempts<S, P::Kept, Req>,
     }
@@ -48,7 +49,7 @@ pin_project! {
         service: S,
         kept: Option<Kept>,
         idempotent: bool,
-        // Attempts begun.
+        // Attempts begun; none before the first poll, as until then nothing is known of the time.
         made: u32,
         // When the wait is over, or the time of the attempt.
         until: Instant,
@@ -61,7 +62,7 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
-    enum State<F, Req> {
+    pub(crate) enum State<F, Req> {
         Sent { #[pin] future: F },
         Unsent { request: Option<Req>, waits: WaitsFor },
         Ended,
@@ -70,9 +71,7 @@ pin_project! {
 
 /// What a request waits for before it is sent.
 #[derive(Clone, Copy)]
-enum WaitsFor {
-    /// The first poll: until then nothing is known of the time.
-    Poll,
+pub(crate) enum WaitsFor {
     /// The time of a retry.
     Backoff,
     /// The service.
@@ -96,21 +95,23 @@ struct Ended<Res, Req> {
     unsent: Option<Req>,
 }
 
-impl<S, P, Req> ResponseFuture<S, P, Req>
+impl<S, P, Req, G> ResponseFuture<S, P, Req, G>
 where
     S: Service<Req>,
     P: Replay<Req>,
+    G: Framing,
 {
+    #[inline]
     pub(crate) fn new(
         rules: Arc<P>,
         service: S,
-        request: Req,
+        first: State<S::Future, Req>,
         kept: Option<P::Kept>,
         idempotent: bool,
     ) -> Self {
         Self {
             rules,
-            call: Call::new(),
+            call: G::Call::default(),
             attempts: Attempts {
                 service,
                 kept,
@@ -118,16 +119,26 @@ where
                 made: 0,
                 until: Instant::NEVER,
                 failed: None,
-                state: State::Unsent {
-                    request: Some(request),
-                    waits: WaitsFor::Poll,
-                },
+                state: first,
             },
         }
     }
 }
 
 impl<F, Req> State<F, Req> {
+    /// The service has been called.
+    pub(crate) fn sent(future: F) -> Self {
+        Self::Sent { future }
+    }
+
+    /// The service has to be made ready.
+    pub(crate) fn unsent(request: Req) -> Self {
+        Self::Unsent {
+            request: Some(request),
+            waits: WaitsFor::Readiness,
+        }
+    }
+
     /// The request, if it has not been sent.
     fn take_unsent(self: Pin<&mut Self>) -> Option<Req> {
         match self.project() {
@@ -137,20 +148,22 @@ impl<F, Req> State<F, Req> {
     }
 }
 
-impl<S, R, K, Req> Future for ResponseFuture<S, Rules<R, K>, Req>
+impl<S, R, K, Req, G> Future for ResponseFuture<S, Rules<R, K>, Req, G>
 where
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
     R: Replay<Req>,
     K: Classify<S::Response>,
+    G: Framing,
 {
     type Output = Result<S::Response, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let (rules, mut attempts) = (&**this.rules, this.attempts);
-        this.call
-            .poll_joined(&rules.clock, cx, |cx| attempts.as_mut().poll(rules, cx))
+        G::poll(this.call, &rules.clock, cx, |cx| {
+            attempts.as_mut().poll(rules, cx)
+        })
     }
 }
 
@@ -183,13 +196,13 @@ where
         rules: &Rules<R, K>,
         cx: &mut Context<'_>,
     ) -> Poll<Ended<S::Response, Req>> {
+        if self.made == 0 {
+            let now = frame::now(&rules.clock);
+            rules.budget.deposit(now);
+            self.as_mut().begin(rules, now);
+        }
         if let StateProj::Unsent { waits, .. } = self.as_mut().project().state.project() {
             match waits {
-                WaitsFor::Poll => {
-                    let now = frame::now(&rules.clock);
-                    rules.budget.deposit(now);
-                    self.as_mut().begin(rules, now);
-                }
                 WaitsFor::Backoff => ready!(self.as_mut().poll_backoff(rules)),
                 WaitsFor::Readiness => {}
             }
@@ -214,9 +227,6 @@ where
     /// Counts an attempt that begins now, and its time.
     fn begin<R, K>(self: Pin<&mut Self>, rules: &Rules<R, K>, now: Instant) {
         let this = self.project();
-        if let StateProj::Unsent { waits, .. } = this.state.project() {
-            *waits = WaitsFor::Readiness;
-        }
         *this.made += 1;
         *this.until = (rules.limits).attempt_ends(*this.made, now, frame::deadline);
     }
@@ -234,6 +244,9 @@ where
         let failed = this.failed.as_mut();
         if let Some(withdrawal) = failed.and_then(|failed| failed.withdrawal.take()) {
             withdrawal.spend();
+        }
+        if let StateProj::Unsent { waits, .. } = this.state.project() {
+            *waits = WaitsFor::Readiness;
         }
         self.begin(rules, now);
         Poll::Ready(())
@@ -381,15 +394,15 @@ fn verdict<Res, K: Classify<Res>>(classify: &K, result: &Result<Res, BoxError>) 
     }
 }
 
-impl<S, P, Req> fmt::Debug for ResponseFuture<S, P, Req>
+impl<S, P, Req, G> fmt::Debug for ResponseFuture<S, P, Req, G>
 where
     S: Service<Req>,
     P: Replay<Req>,
+    G: Framing,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
             .field("made", &self.attempts.made)
-            .field("call", &self.call)
             .finish_non_exhaustive()
     }
 }

@@ -1,7 +1,10 @@
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{marker::PhantomData, num::NonZeroU32, sync::Arc, time::Duration};
 
 use tower_layer::Layer;
-use tower_mesh_core::{ClassifyErrors, Clock, CloneIdempotent, Rng};
+use tower_mesh_core::{
+    ClassifyErrors, Clock, CloneIdempotent, Rng,
+    frame::{Joined, Own},
+};
 
 use crate::{
     backoff::Backoff,
@@ -25,8 +28,9 @@ use crate::{
 ///
 /// A clone, and every service made by either, shares the budget.
 #[derive(Clone, Debug)]
-pub struct RetryLayer<R = CloneIdempotent, K = ClassifyErrors> {
+pub struct RetryLayer<R = CloneIdempotent, K = ClassifyErrors, G = Own> {
     rules: Rules<R, K>,
+    framing: PhantomData<G>,
 }
 
 impl RetryLayer {
@@ -45,6 +49,7 @@ impl RetryLayer {
                 clock: Clock::default(),
                 rng: Rng::default(),
             },
+            framing: PhantomData,
         }
     }
 }
@@ -55,7 +60,7 @@ impl Default for RetryLayer {
     }
 }
 
-impl<R, K> RetryLayer<R, K> {
+impl<R, K, G> RetryLayer<R, K, G> {
     /// Sets how many attempts a call may make, the first included.
     #[must_use]
     pub fn attempts(mut self, attempts: NonZeroU32) -> Self {
@@ -80,7 +85,7 @@ impl<R, K> RetryLayer<R, K> {
 
     /// Sets how requests are kept, and which are idempotent.
     #[must_use]
-    pub fn replay<R2>(self, replay: R2) -> RetryLayer<R2, K> {
+    pub fn replay<R2>(self, replay: R2) -> RetryLayer<R2, K, G> {
         self.with(|rules| Rules {
             replay,
             budget: rules.budget,
@@ -93,7 +98,7 @@ impl<R, K> RetryLayer<R, K> {
 
     /// Sets what responses and errors mean.
     #[must_use]
-    pub fn classify<K2>(self, classify: K2) -> RetryLayer<R, K2> {
+    pub fn classify<K2>(self, classify: K2) -> RetryLayer<R, K2, G> {
         self.with(|rules| Rules {
             classify,
             budget: rules.budget,
@@ -104,9 +109,23 @@ impl<R, K> RetryLayer<R, K> {
         })
     }
 
-    fn with<R2, K2>(self, change: impl FnOnce(Rules<R, K>) -> Rules<R2, K2>) -> RetryLayer<R2, K2> {
+    fn with<R2, K2>(
+        self,
+        change: impl FnOnce(Rules<R, K>) -> Rules<R2, K2>,
+    ) -> RetryLayer<R2, K2, G> {
         RetryLayer {
             rules: change(self.rules),
+            framing: PhantomData,
+        }
+    }
+
+    /// Says that a layer above opens the frame of the calls, with the same clock: they need no room for a timer.
+    ///
+    /// Without such a layer a call panics when it is first polled.
+    pub fn joined(self) -> RetryLayer<R, K, Joined> {
+        RetryLayer {
+            rules: self.rules,
+            framing: PhantomData,
         }
     }
 
@@ -125,10 +144,21 @@ impl<R, K> RetryLayer<R, K> {
     }
 }
 
-impl<S, R: Clone, K: Clone> Layer<S> for RetryLayer<R, K> {
-    type Service = Retry<S, R, K>;
+impl<R: Clone, K: Clone, G> RetryLayer<R, K, G> {
+    /// Puts it directly over `inner`, which must be always ready: the first attempt calls it in `call`, without being
+    /// asked.
+    ///
+    /// Right for a service that reserves nothing in `poll_ready` and begins nothing before its future is polled, as all
+    /// of tower-mesh's.
+    pub fn over<S>(&self, inner: S) -> Retry<S, R, K, G> {
+        Retry::new(inner, true, Arc::new(self.rules.clone()))
+    }
+}
+
+impl<S, R: Clone, K: Clone, G> Layer<S> for RetryLayer<R, K, G> {
+    type Service = Retry<S, R, K, G>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Retry::new(inner, Arc::new(self.rules.clone()))
+        Retry::new(inner, false, Arc::new(self.rules.clone()))
     }
 }

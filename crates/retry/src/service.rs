@@ -1,13 +1,21 @@
 use std::{
     fmt,
+    marker::PhantomData,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use tower_mesh_core::{BoxError, Classify, Clock, Replay, Rng};
+use tower_mesh_core::{
+    BoxError, Classify, Clock, Replay, Rng,
+    frame::{Framing, Own},
+};
 use tower_service::Service;
 
-use crate::{budget::Budget, future::ResponseFuture, limits::Limits};
+use crate::{
+    budget::Budget,
+    future::{ResponseFuture, State},
+    limits::Limits,
+};
 
 /// Calls its inner service again when a call fails, made by [`RetryLayer`](crate::RetryLayer).
 ///
@@ -17,9 +25,12 @@ use crate::{budget::Budget, future::ResponseFuture, limits::Limits};
 ///
 /// A call belongs to itself alone; clones share the budget.
 #[derive(Clone)]
-pub struct Retry<S, R, K> {
+pub struct Retry<S, R, K, G = Own> {
     inner: S,
+    /// Whether the inner service may be called without being asked.
+    always_ready: bool,
     rules: Arc<Rules<R, K>>,
+    framing: PhantomData<G>,
 }
 
 /// What a [`RetryLayer`](crate::RetryLayer) was told; part of the name of [`ResponseFuture`].
@@ -33,9 +44,14 @@ pub struct Rules<R, K> {
     pub(crate) rng: Rng,
 }
 
-impl<S, R, K> Retry<S, R, K> {
-    pub(crate) fn new(inner: S, rules: Arc<Rules<R, K>>) -> Self {
-        Self { inner, rules }
+impl<S, R, K, G> Retry<S, R, K, G> {
+    pub(crate) fn new(inner: S, always_ready: bool, rules: Arc<Rules<R, K>>) -> Self {
+        Self {
+            inner,
+            always_ready,
+            rules,
+            framing: PhantomData,
+        }
     }
 
     /// The budget that retries come from.
@@ -44,16 +60,17 @@ impl<S, R, K> Retry<S, R, K> {
     }
 }
 
-impl<S, R, K, Req> Service<Req> for Retry<S, R, K>
+impl<S, R, K, G, Req> Service<Req> for Retry<S, R, K, G>
 where
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
     R: Replay<Req>,
     K: Classify<S::Response>,
+    G: Framing,
 {
     type Response = S::Response;
     type Error = BoxError;
-    type Future = ResponseFuture<S, Rules<R, K>, Req>;
+    type Future = ResponseFuture<S, Rules<R, K>, Req, G>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
@@ -69,7 +86,12 @@ where
         };
         // The clone is not ready, whatever this one is; the future readies it before it calls it.
         let service = self.inner.clone();
-        ResponseFuture::new(Arc::clone(&self.rules), service, request, kept, idempotent)
+        let first = if self.always_ready {
+            State::sent(self.inner.call(request))
+        } else {
+            State::unsent(request)
+        };
+        ResponseFuture::new(Arc::clone(&self.rules), service, first, kept, idempotent)
     }
 }
 
@@ -104,11 +126,11 @@ impl<R, K> fmt::Debug for Rules<R, K> {
     }
 }
 
-impl<S: fmt::Debug, R, K> fmt::Debug for Retry<S, R, K> {
+impl<S: fmt::Debug, R, K, G> fmt::Debug for Retry<S, R, K, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Retry")
             .field("inner", &self.inner)
             .field("rules", &self.rules)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

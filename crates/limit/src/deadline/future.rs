@@ -11,7 +11,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tower_mesh_core::{
     BoxError, Clock, Instant, Sent,
-    frame::{self, Call, Phase, Spent},
+    frame::{self, Framing, Own, Phase, Spent},
 };
 
 use super::error::DeadlineExceeded;
@@ -22,12 +22,15 @@ pin_project! {
     /// # Cancel safety
     ///
     /// Dropping it ends the inner call and cancels the timer.
-    pub struct DeadlineFuture<F> {
+    pub struct DeadlineFuture<F, G = Own>
+    where
+        G: Framing,
+    {
         #[pin]
         timed: Timed<F>,
         clock: Clock,
         #[pin]
-        call: Call,
+        call: G::Call,
     }
 }
 
@@ -49,7 +52,7 @@ struct Time {
     end: Instant,
 }
 
-impl<F> DeadlineFuture<F> {
+impl<F, G: Framing> DeadlineFuture<F, G> {
     pub(super) fn new(inner: F, timeout: Duration, clock: Clock) -> Self {
         Self {
             timed: Timed {
@@ -58,14 +61,15 @@ impl<F> DeadlineFuture<F> {
                 time: None,
             },
             clock,
-            call: Call::new(),
+            call: G::Call::default(),
         }
     }
 }
 
-impl<F, T, E> Future for DeadlineFuture<F>
+impl<F, G, T, E> Future for DeadlineFuture<F, G>
 where
     F: Future<Output = Result<T, E>>,
+    G: Framing,
     E: Into<BoxError>,
 {
     type Output = Result<T, BoxError>;
@@ -73,8 +77,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let (mut timed, clock) = (this.timed, &*this.clock);
-        this.call
-            .poll_joined(clock, cx, |cx| timed.as_mut().poll(clock, cx))
+        G::poll(this.call, clock, cx, |cx| timed.as_mut().poll(clock, cx))
     }
 }
 
@@ -134,7 +137,7 @@ fn sent(spent: Spent) -> Sent {
     if held_back { Sent::Never } else { Sent::Maybe }
 }
 
-impl<F> fmt::Debug for DeadlineFuture<F> {
+impl<F, G: Framing> fmt::Debug for DeadlineFuture<F, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DeadlineFuture")
             .field("timeout", &self.timed.timeout)

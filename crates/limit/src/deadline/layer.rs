@@ -1,9 +1,12 @@
 //! The layer of a deadline.
 
-use std::time::Duration;
+use std::{marker::PhantomData, time::Duration};
 
 use tower_layer::Layer;
-use tower_mesh_core::Clock;
+use tower_mesh_core::{
+    Clock,
+    frame::{Joined, Own},
+};
 
 use super::service::Deadline;
 use crate::per_call::PerCall;
@@ -45,9 +48,10 @@ use crate::per_call::PerCall;
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct DeadlineLayer {
+pub struct DeadlineLayer<G = Own> {
     timeout: Duration,
     clock: Clock,
+    framing: PhantomData<G>,
 }
 
 impl DeadlineLayer {
@@ -56,6 +60,20 @@ impl DeadlineLayer {
         Self {
             timeout,
             clock: Clock::default(),
+            framing: PhantomData,
+        }
+    }
+}
+
+impl<G> DeadlineLayer<G> {
+    /// Says that a layer above opens the frame of the calls, with the same clock: they need no room for a timer.
+    ///
+    /// Without such a layer a call panics when it is first polled.
+    pub fn joined(self) -> DeadlineLayer<Joined> {
+        DeadlineLayer {
+            timeout: self.timeout,
+            clock: self.clock,
+            framing: PhantomData,
         }
     }
 
@@ -71,13 +89,13 @@ impl DeadlineLayer {
     ///
     /// Right for a service that reserves nothing in `poll_ready` and begins nothing before its future is polled, as all
     /// of tower-mesh's; it saves a clone for each call.
-    pub fn over<S>(&self, inner: S) -> Deadline<S> {
+    pub fn over<S>(&self, inner: S) -> Deadline<S, G> {
         Deadline::new(inner, self.timeout, self.clock.clone())
     }
 }
 
-impl<S> Layer<S> for DeadlineLayer {
-    type Service = Deadline<PerCall<S>>;
+impl<S, G> Layer<S> for DeadlineLayer<G> {
+    type Service = Deadline<PerCall<S>, G>;
 
     fn layer(&self, inner: S) -> Self::Service {
         self.over(PerCall::new(inner))

@@ -1,11 +1,15 @@
 //! The service of a deadline.
 
 use std::{
+    marker::PhantomData,
     task::{Context, Poll},
     time::Duration,
 };
 
-use tower_mesh_core::{BoxError, Clock};
+use tower_mesh_core::{
+    BoxError, Clock,
+    frame::{Framing, Own},
+};
 use tower_service::Service;
 
 use super::future::DeadlineFuture;
@@ -16,37 +20,38 @@ use super::future::DeadlineFuture;
 ///
 /// Clones share nothing: the time is each call's own.
 #[derive(Clone, Debug)]
-pub struct Deadline<S> {
+pub struct Deadline<S, G = Own> {
     inner: S,
     timeout: Duration,
     clock: Clock,
+    framing: PhantomData<G>,
 }
 
-impl<S> Deadline<S> {
+impl<S, G> Deadline<S, G> {
     pub(super) fn new(inner: S, timeout: Duration, clock: Clock) -> Self {
         Self {
             inner,
             timeout,
             clock,
+            framing: PhantomData,
         }
     }
-}
 
-impl<S> Deadline<S> {
     /// The service beneath.
     pub const fn get_ref(&self) -> &S {
         &self.inner
     }
 }
 
-impl<S, Req> Service<Req> for Deadline<S>
+impl<S, G, Req> Service<Req> for Deadline<S, G>
 where
     S: Service<Req>,
     S::Error: Into<BoxError>,
+    G: Framing,
 {
     type Response = S::Response;
     type Error = BoxError;
-    type Future = DeadlineFuture<S::Future>;
+    type Future = DeadlineFuture<S::Future, G>;
 
     /// Always ready: the wait for the inner service is part of the call, and of its time.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {

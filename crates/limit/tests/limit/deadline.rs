@@ -220,8 +220,7 @@ fn leaf(
         let mut began = false;
         std::future::poll_fn(move |cx| {
             if !std::mem::replace(&mut began, true) {
-                frame::now(&clock);
-                frame::begin_attempt();
+                frame::begin_attempt(frame::now(&clock));
             }
             let result = ready!(frame::hidden(|| call.as_mut().poll(cx)));
             frame::now(&clock);
@@ -248,7 +247,7 @@ fn go_through(phases: &[Phase], clock: &Clock) {
     for phase in phases {
         frame::enter(*phase, frame::now(clock));
         if *phase == Phase::Attempt {
-            frame::begin_attempt();
+            frame::begin_attempt(frame::now(clock));
         }
     }
 }
