@@ -4,7 +4,7 @@
 use tower_mesh_bench::balance::{
     Cell, Contender, Fleet,
     holds::{self, Figure},
-    models::Success,
+    models::Terms,
     run_all,
 };
 
@@ -35,9 +35,9 @@ fn the_shipped_strategy_gives_a_server_that_fails_fast_less_than_half_of_its_sha
 // The same formula, once whole and once without the success term: what is not held is found, and for that reason only.
 #[test]
 fn a_strategy_without_the_success_term_fails_the_bar() {
-    let (whole, share) = fail_fast(Contender::Model(Success::Counts));
+    let (whole, share) = fail_fast(Contender::Model(Terms::All));
     assert!(whole, "{share}");
-    let (mutant, share) = fail_fast(Contender::Model(Success::Ignored));
+    let (mutant, share) = fail_fast(Contender::Model(Terms::WithoutSuccess));
     assert!(!mutant, "{share}");
     assert!(share > 1.0, "it even attracts calls: {share}");
 }

@@ -4,7 +4,11 @@ use std::{collections::VecDeque, time::Duration};
 
 use tower_mesh_core::Instant;
 
-use crate::{gauge::Gauge, scenario::Server, work::duration};
+use crate::{
+    gauge::Gauge,
+    scenario::Server,
+    work::{duration, nanos},
+};
 
 /// What becomes of an attempt that reaches a server.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,6 +41,7 @@ pub(crate) struct Begun {
 #[derive(Debug)]
 struct Running {
     attempt: usize,
+    begun: Instant,
     /// Nanoseconds at speed 1, as of `since`.
     left: f64,
     since: Instant,
@@ -58,6 +63,8 @@ pub(crate) struct Machine {
     epoch: u64,
     pub(crate) in_flight: Gauge,
     busy: Gauge,
+    /// How long calls are in a slot, in nanoseconds: a mean weighted to the last ten or so.
+    service: Option<f64>,
 }
 
 impl Machine {
@@ -75,7 +82,19 @@ impl Machine {
             epoch: 0,
             in_flight: Gauge::new(now),
             busy: Gauge::new(now),
+            service: None,
         }
+    }
+
+    /// How long a call would be here that came now, as far as the server can tell.
+    pub(crate) fn outlook(&self) -> Duration {
+        let turns = (self.in_flight.level() + 1) as f64 / self.slots as f64;
+        duration(self.service.unwrap_or_default() * turns.max(1.0))
+    }
+
+    /// Whether it answers nothing at all.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.mood == Mood::Hangs || self.effective() == 0.0
     }
 
     /// Takes an attempt with so much work; `begun` gets what is started.
@@ -120,7 +139,8 @@ impl Machine {
         let Some(nth) = self.running.iter().position(of) else {
             return false;
         };
-        self.running.swap_remove(nth);
+        let ended = self.running.swap_remove(nth);
+        self.learn(now.since(ended.begun));
         self.busy.remove(now);
         self.in_flight.remove(now);
         self.start(now, begun);
@@ -163,6 +183,13 @@ impl Machine {
         self.busy.mean(now) / self.slots as f64
     }
 
+    fn learn(&mut self, time: Duration) {
+        const WEIGHT: f64 = 0.1;
+        let time = nanos(time);
+        let mean = self.service.get_or_insert(time);
+        *mean += WEIGHT * (time - *mean);
+    }
+
     fn effective(&self) -> f64 {
         match self.frozen {
             0 => self.speed * self.slowed * self.neighbours,
@@ -177,6 +204,7 @@ impl Machine {
             };
             let running = Running {
                 attempt,
+                begun: now,
                 left,
                 since: now,
             };
@@ -263,6 +291,22 @@ mod tests {
         assert_eq!(told(&mut begun), []);
         this.change(at(504), &mut begun, |speeds| *speeds.frozen -= 1);
         assert_eq!(told(&mut begun), [(7, 6)]);
+    }
+
+    #[test]
+    fn the_outlook_is_as_long_as_calls_take_and_longer_when_they_have_to_wait() {
+        let (mut this, mut begun) = (machine(2), Vec::new());
+        assert_eq!(this.outlook(), Duration::ZERO, "nothing is known yet");
+        this.take(0, 10.0 * MS, at(0), &mut begun);
+        this.finish(0, 0, at(10), &mut begun);
+        assert_eq!(this.outlook(), Duration::from_millis(10));
+        for attempt in 1..=5 {
+            this.take(attempt, 10.0 * MS, at(10), &mut begun);
+        }
+        assert_eq!(this.outlook(), Duration::from_millis(30));
+        assert!(!this.is_silent());
+        this.change(at(11), &mut begun, |speeds| *speeds.frozen += 1);
+        assert!(this.is_silent());
     }
 
     #[test]

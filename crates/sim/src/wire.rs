@@ -46,6 +46,18 @@ impl Connection {
     /// Sends one attempt to the server: what [`Service::call`] does, for those who have no [`Call`] at hand.
     pub fn send(&self) -> Exchange {
         let attempt = self.wire.lock().send(self.server);
+        self.exchange(attempt)
+    }
+
+    /// Asks the server how busy it is: this takes no slot, and no time but that on the wire.
+    ///
+    /// A server that fails answers such questions all the same; one that hangs or stands still never does.
+    pub fn probe(&self) -> Exchange {
+        let attempt = self.wire.lock().probe(self.server);
+        self.exchange(attempt)
+    }
+
+    fn exchange(&self, attempt: usize) -> Exchange {
         Exchange {
             wire: Arc::clone(&self.wire),
             attempt: Some(attempt),
@@ -86,6 +98,8 @@ pub struct Answer {
     pub in_flight: usize,
     /// How long the call was at the server, its wait for a slot included.
     pub took: Duration,
+    /// How long the server thinks that a call would be there which came now; zero if it cannot tell yet.
+    pub outlook: Duration,
 }
 
 /// A server answered with an error.
@@ -182,7 +196,8 @@ pub(crate) struct State {
 
 struct Attempt {
     server: usize,
-    work: f64,
+    /// Nothing for a question.
+    work: Option<f64>,
     reached: Instant,
     stage: Stage,
     waker: Option<Waker>,
@@ -237,6 +252,14 @@ impl State {
         let drawn = self.current.take();
         let work = drawn.unwrap_or_else(|| self.work.draw(&self.rng));
         self.tried[server].0 += 1;
+        self.insert(server, Some(work))
+    }
+
+    fn probe(&mut self, server: usize) -> usize {
+        self.insert(server, None)
+    }
+
+    fn insert(&mut self, server: usize, work: Option<f64>) -> usize {
         let attempt = self.attempts.insert(Attempt {
             server,
             work,
@@ -252,7 +275,10 @@ impl State {
     pub(crate) fn reaches(&mut self, attempt: usize) {
         let this = &mut self.attempts[attempt];
         this.reached = self.now;
-        let (server, work) = (this.server, this.work);
+        let server = this.server;
+        let Some(work) = this.work else {
+            return self.tell(attempt, server);
+        };
         let begun = &mut self.begun;
         match self.servers[server].take(attempt, work, self.now, begun) {
             Reached::Taken => self.foretell(server),
@@ -264,6 +290,21 @@ impl State {
         }
     }
 
+    /// Answers a question.
+    fn tell(&mut self, attempt: usize, server: usize) {
+        let machine = &self.servers[server];
+        if machine.is_silent() {
+            return self.lost(attempt);
+        }
+        let answer = Answer {
+            server,
+            in_flight: machine.in_flight.level(),
+            took: Duration::ZERO,
+            outlook: machine.outlook(),
+        };
+        self.answer(attempt, Duration::ZERO, Ok(answer));
+    }
+
     pub(crate) fn leaves(&mut self, server: usize, attempt: usize, epoch: u64) {
         let machine = &mut self.servers[server];
         if !machine.finish(attempt, epoch, self.now, &mut self.begun) {
@@ -273,6 +314,7 @@ impl State {
             server,
             in_flight: machine.in_flight.level(),
             took: self.now.since(self.attempts[attempt].reached),
+            outlook: machine.outlook(),
         };
         self.foretell(server);
         self.answer(attempt, Duration::ZERO, Ok(answer));

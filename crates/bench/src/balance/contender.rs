@@ -8,7 +8,7 @@ use tower_mesh_sim::policies::{LeastInFlight, Random, RoundRobin};
 use super::{
     cell::{Cell, Measured, measure},
     mesh::Meshes,
-    models::{BestOfThree, Success},
+    models::{BestOfThree, Prequal, Terms},
     tower_peak,
 };
 
@@ -27,8 +27,10 @@ pub enum Contender {
     Random,
     /// One after the other.
     RoundRobin,
-    /// A model of the mesh's strategy, without the mesh; with or without its success term.
-    Model(Success),
+    /// A model of the mesh's strategy, without the mesh.
+    Model(Terms),
+    /// Probing, which needs servers that answer questions.
+    Prequal,
 }
 
 impl Contender {
@@ -41,6 +43,13 @@ impl Contender {
         Self::Random,
     ];
 
+    /// Those that are not built, and may be worth it where servers run the mesh, too; and what they are to be compared with.
+    pub const STUDIED: [Self; 3] = [
+        Self::Model(Terms::All),
+        Self::Model(Terms::WithReports),
+        Self::Prequal,
+    ];
+
     /// As it is called in tables.
     pub fn name(self) -> &'static str {
         match self {
@@ -50,8 +59,10 @@ impl Contender {
             Self::TowerPeakEwma => "tower peak-EWMA",
             Self::Random => "random",
             Self::RoundRobin => "round robin",
-            Self::Model(Success::Counts) => "model of the strategy",
-            Self::Model(Success::Ignored) => "model without success",
+            Self::Model(Terms::All) => "model of the strategy",
+            Self::Model(Terms::WithoutSuccess) => "model without success",
+            Self::Model(Terms::WithReports) => "model with server reports",
+            Self::Prequal => "Prequal (probes)",
         }
     }
 
@@ -64,7 +75,8 @@ impl Contender {
             Self::TowerPeakEwma => tower_peak::measure(cell),
             Self::Random => measure(cell, Random::client),
             Self::RoundRobin => measure(cell, RoundRobin::client),
-            Self::Model(success) => measure(cell, |seat: &_| BestOfThree::client(seat, success)),
+            Self::Model(terms) => measure(cell, |seat: &_| BestOfThree::client(seat, terms)),
+            Self::Prequal => measure(cell, Prequal::client),
         }
     }
 }

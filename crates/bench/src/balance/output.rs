@@ -96,7 +96,8 @@ pub fn markdown(command: &str, seeds: &[u64], results: &Results, held: &[Held]) 
 fn table(fleet: Fleet, results: &Results) -> String {
     let of_fleet = results.iter().filter(|(cell, _)| cell.fleet == fleet);
     let of_fleet: Results = of_fleet.cloned().collect();
-    let loads = in_order(&of_fleet, |cell| percent(cell.utilisation));
+    let mut loads = in_order(&of_fleet, |cell| percent(cell.utilisation));
+    loads.sort_unstable();
     let mut text = format!("\n## {}\n\n{}\n\n|", fleet.name(), fleet.what());
     for load in &loads {
         let _ = write!(text, " | {load} %");

@@ -27,7 +27,7 @@ pub fn bars(results: &Results) -> String {
         .collect();
     let longest = shown.iter().flat_map(|(_, bars)| bars);
     let longest = longest.map(|(_, p99)| *p99).fold(100.0, f64::max);
-    let scale = Scale::new(10.0, longest * 1.5, LABELS, WIDTH - 30.0);
+    let scale = Scale::new(10.0, longest, LABELS, WIDTH - 140.0);
     let bars: usize = shown.iter().map(|(_, bars)| bars.len()).sum();
     let bottom = TOP + bars as f64 * BAR + shown.len() as f64 * GAP;
     let mut svg = page(WIDTH, bottom + 40.0, "p99 at a utilisation of 85 %, ms");
@@ -63,9 +63,10 @@ fn bar(svg: &mut String, scale: &Scale, y: f64, contender: Contender, p99: f64) 
 /// The p99 over utilisation, a panel for each fleet that was measured at several.
 pub fn lines(results: &Results) -> Option<String> {
     let fleets = in_order(results, |cell| cell.fleet);
-    let loads = in_order(results, |cell| percent(cell.utilisation));
+    let mut loads = in_order(results, |cell| percent(cell.utilisation));
+    loads.sort_unstable();
     let at_two = |fleet: &Fleet| {
-        let at = |load: &&u32| p99(results, *fleet, Contender::Mesh, **load).is_some();
+        let at = |load: &&u32| p99(results, *fleet, Contender::LeastInFlight, **load).is_some();
         loads.iter().filter(at).count() > 1
     };
     let fleets: Vec<Fleet> = fleets.into_iter().filter(at_two).collect();
@@ -95,7 +96,7 @@ pub fn lines(results: &Results) -> Option<String> {
 }
 
 fn panel(svg: &mut String, results: &Results, fleet: Fleet, loads: &[u32], (x, y): (f64, f64)) {
-    let up = Scale::new(50.0, 6_000.0, 0.0, 170.0);
+    let up = Scale::new(50.0, 12_000.0, 0.0, 175.0);
     let across = |load: u32| x + 60.0 + f64::from(load.saturating_sub(70)) * 8.0;
     let height = |p99: f64| y + 190.0 - up.at(p99);
     text(svg, x + 60.0, y + 10.0, "start", fleet.name());

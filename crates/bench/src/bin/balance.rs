@@ -137,6 +137,18 @@ fn add_all(cells: &mut Vec<Cell>, seeds: &[u64]) {
             }
         }
     }
+    for fleet in [
+        Fleet::Even,
+        Fleet::Uneven,
+        Fleet::Antagonists,
+        Fleet::Sparse,
+    ] {
+        for utilisation in [0.7, 0.85, 0.95] {
+            for contender in Contender::STUDIED {
+                add(contender, fleet, utilisation);
+            }
+        }
+    }
     add(Contender::TowerPeakEwma, Fleet::ColdJoin, 0.85);
     add(Contender::Mesh, Fleet::Sizes, 0.4);
     add(Contender::Mesh, Fleet::Sizes, 0.7);

@@ -116,15 +116,14 @@ fn every_call_ends_once_whatever_goes_wrong() {
     sim.drain();
     let report = sim.report();
     let (answered, failed) = (report.answered(), report.failed());
-    assert!(answered > 1_000 && failed > 100, "{answered}, {failed}");
+    assert!(answered > 300 && failed > 300, "{answered}, {failed}");
     assert_eq!(answered + failed, report.calls());
     assert_eq!(report.unfinished(), 0);
     assert!(report.attempts() > report.calls());
-    // What clients have given up is still with the servers: it ends there.
+    // What clients have given up is still with the servers, in 20 places and 4 slots each: it ends there.
     sim.run(10_000 * MS);
     sim.drain();
-    sim.run(Duration::ZERO);
-    assert!(sim.attempts() < 20 * 6, "{}", sim.attempts());
+    assert!(sim.attempts() <= 24 * 6, "{}", sim.attempts());
 }
 
 #[test]

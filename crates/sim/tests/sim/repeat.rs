@@ -1,9 +1,15 @@
 //! The same seed gives the same result to the bit, and every policy is given the same calls.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use tower::Service;
 use tower_mesh_sim::{
-    Antagonists, Pauses, Report, Scenario, Server,
+    Answer, Antagonists, Call, Connection, Exchange, Failed, Pauses, Report, Scenario, Seat,
+    Server,
     policies::{LeastInFlight, Random, RoundRobin},
 };
 
@@ -39,16 +45,48 @@ fn another_seed_gives_another_report() {
     assert_ne!(report(1), report(2));
 }
 
+/// Notes which calls a client's service is given.
+struct Noted<S> {
+    service: S,
+    calls: Arc<Mutex<Vec<Call>>>,
+}
+
+impl<S: Service<Call>> Service<Call> for Noted<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.service.poll_ready(cx)
+    }
+
+    fn call(&mut self, call: Call) -> S::Future {
+        let mut calls = self.calls.lock().expect("nobody panics with it");
+        calls.push(call);
+        self.service.call(call)
+    }
+}
+
+/// The calls of two seconds, and what came of them.
+fn calls<S: Service<Call>>(
+    scenario: &Scenario,
+    mut client: impl FnMut(&Seat) -> S,
+) -> (Vec<Call>, Report) {
+    let calls = Arc::default();
+    let noted = |seat: &Seat| Noted {
+        service: client(seat),
+        calls: Arc::clone(&calls),
+    };
+    let report = scenario.start(noted).measure(SECOND, 2 * SECOND);
+    let calls = calls.lock().expect("nobody panics with it");
+    (calls.clone(), report)
+}
+
 #[test]
 fn every_policy_is_given_the_same_calls() {
     let scenario = scenario(5);
-    let calls = |report: Report| (report.calls(), report.answered());
-    let random = calls(scenario.start(Random::client).measure(SECOND, 2 * SECOND));
-    let turns = calls(
-        scenario
-            .start(RoundRobin::client)
-            .measure(SECOND, 2 * SECOND),
-    );
+    let (random, _) = calls(&scenario, Random::client);
+    let (turns, _) = calls(&scenario, RoundRobin::client);
     assert_eq!(random, turns);
 
     // With a slot for each call and nothing that disturbs, a call takes its own work only: the latencies are the same.
@@ -56,8 +94,30 @@ fn every_policy_is_given_the_same_calls() {
         .servers(vec![Server::new().slots(1_000); 5])
         .clients(3)
         .rate(500.0);
-    let random = free.start(Random::client).measure(SECOND, 2 * SECOND);
-    let turns = free.start(RoundRobin::client).measure(SECOND, 2 * SECOND);
-    assert_eq!(random.latency(0.5), turns.latency(0.5));
-    assert_eq!(random.mean_latency(), turns.mean_latency());
+    let (_, random) = calls(&free, Random::client);
+    let (_, turns) = calls(&free, RoundRobin::client);
+    let (_, twice) = calls(&free, |seat: &Seat| Twice(seat.connections()));
+    for other in [turns, twice] {
+        assert_eq!(random.latency(0.5), other.latency(0.5));
+        assert_eq!(random.mean_latency(), other.mean_latency());
+    }
+}
+
+/// Sends each call twice and waits for the first: the second has work of its own to do, and takes none of the next call.
+struct Twice(Vec<Connection>);
+
+impl Service<Call> for Twice {
+    type Response = Answer;
+    type Error = Failed;
+    type Future = Exchange;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Call) -> Exchange {
+        let first = self.0[0].send();
+        drop(self.0[1].send());
+        first
+    }
 }
