@@ -69,19 +69,11 @@ const TRIED: usize = 8;
 struct Facts {
     deadline: Instant,
     since: Instant,
-    progress: Progress,
+    phase: Phase,
+    attempt: u32,
+    noted: usize,
     tried: [u32; TRIED],
     spent: [u64; PHASES],
-}
-
-/// How far a call has come, in one word.
-#[derive(Clone, Copy, Default)]
-struct Progress {
-    /// Attempts begun.
-    attempt: u32,
-    /// Endpoints noted as tried, ever.
-    tried: u16,
-    phase: Phase,
 }
 
 /// No clock stands at its origin, so zero is free to mean "not read yet".
@@ -109,7 +101,11 @@ struct Frame {
     deadline: Cell<Instant>,
     /// Since when the call has been in its phase.
     since: Cell<Instant>,
-    progress: Cell<Progress>,
+    phase: Cell<Phase>,
+    /// Attempts begun.
+    attempt: Cell<u32>,
+    /// Endpoints noted as tried, ever.
+    noted: Cell<usize>,
     tried: [Cell<u32>; TRIED],
     /// Means nothing before `since` does.
     spent: [Cell<u64>; PHASES],
@@ -128,11 +124,9 @@ thread_local! {
             wake: Cell::new(Instant::NEVER),
             deadline: Cell::new(Instant::NEVER),
             since: Cell::new(UNREAD),
-            progress: Cell::new(Progress {
-                attempt: 0,
-                tried: 0,
-                phase: Phase::Attempt,
-            }),
+            phase: Cell::new(Phase::Attempt),
+            attempt: Cell::new(0),
+            noted: Cell::new(0),
             tried: [const { Cell::new(0) }; TRIED],
             spent: [const { Cell::new(0) }; PHASES],
         }
@@ -149,30 +143,28 @@ impl Frame {
     fn clear(&self) {
         self.deadline.set(Instant::NEVER);
         self.since.set(UNREAD);
-        self.progress.set(Progress::default());
+        self.attempt.set(0);
+        self.noted.set(0);
     }
 
     #[inline]
     fn enter(&self, phase: Phase, now: Instant) {
-        let mut progress = self.progress.get();
-        if self.since.get() != UNREAD && progress.phase == phase {
-            return;
+        if self.since.get() == UNREAD {
+            self.since.set(now);
+            self.phase.set(phase);
+            self.spent.iter().for_each(|spent| spent.set(0));
+        } else if self.phase.get() != phase {
+            self.account(now);
+            self.phase.set(phase);
         }
-        self.account(now);
-        progress.phase = phase;
-        self.progress.set(progress);
     }
 
-    /// Counts the time until `now` to the phase that the call is in.
+    /// Counts the time until `now` to the phase that the call is in, if it is in any yet.
     #[inline(never)]
     fn account(&self, now: Instant) {
         let since = self.since.replace(now);
-        if since == UNREAD {
-            self.spent.iter().for_each(|spent| spent.set(0));
-        } else {
-            let spent = &self.spent[self.progress.get().phase as usize];
-            spent.set(spent.get() + crate::time::nanos(now.since(since)));
-        }
+        let spent = &self.spent[self.phase.get() as usize];
+        spent.set(spent.get() + crate::time::nanos(now.since(since)));
     }
 
     #[inline]
@@ -180,7 +172,9 @@ impl Frame {
         Facts {
             deadline: self.deadline.get(),
             since: self.since.get(),
-            progress: self.progress.get(),
+            phase: self.phase.get(),
+            attempt: self.attempt.get(),
+            noted: self.noted.get(),
             tried: array::from_fn(|nth| self.tried[nth].get()),
             spent: array::from_fn(|phase| self.spent[phase].get()),
         }
@@ -190,7 +184,9 @@ impl Frame {
     fn set_facts(&self, facts: &Facts) {
         self.deadline.set(facts.deadline);
         self.since.set(facts.since);
-        self.progress.set(facts.progress);
+        self.phase.set(facts.phase);
+        self.attempt.set(facts.attempt);
+        self.noted.set(facts.noted);
         self.tried
             .iter()
             .zip(facts.tried)
@@ -279,10 +275,9 @@ pub fn fired(at: Instant) -> bool {
 pub fn mark_tried(key: u32) {
     FRAME.with(|frame| {
         if frame.is_open() {
-            let mut progress = frame.progress.get();
-            frame.tried[usize::from(progress.tried) % TRIED].set(key);
-            progress.tried = progress.tried.wrapping_add(1);
-            frame.progress.set(progress);
+            let noted = frame.noted.get();
+            frame.tried[noted % TRIED].set(key);
+            frame.noted.set(noted + 1);
         }
     });
 }
@@ -290,14 +285,14 @@ pub fn mark_tried(key: u32) {
 /// Whether the call was sent to the endpoint with this key before.
 pub fn was_tried(key: u32) -> bool {
     FRAME.with(|frame| {
-        let noted = usize::from(frame.progress.get().tried).min(TRIED);
+        let noted = frame.noted.get().min(TRIED);
         frame.is_open() && frame.tried[..noted].iter().any(|tried| tried.get() == key)
     })
 }
 
 /// Whether this is a retry: an attempt of the call has ended before.
 pub fn is_retry() -> bool {
-    FRAME.with(|frame| frame.is_open() && frame.progress.get().attempt > 1)
+    FRAME.with(|frame| frame.is_open() && frame.attempt.get() > 1)
 }
 
 /// Begins an attempt at `now`, and says the how many-th it is; the first is 1. Without a frame every attempt is the
@@ -309,10 +304,8 @@ pub fn begin_attempt(now: Instant) -> u32 {
             return 1;
         }
         frame.enter(Phase::Attempt, now);
-        let mut progress = frame.progress.get();
-        progress.attempt = progress.attempt.saturating_add(1);
-        frame.progress.set(progress);
-        progress.attempt
+        frame.attempt.set(frame.attempt.get() + 1);
+        frame.attempt.get()
     })
 }
 
@@ -332,7 +325,8 @@ pub fn spent(now: Instant) -> Spent {
         if !frame.is_open() {
             return Spent::default();
         }
-        let Progress { attempt, phase, .. } = frame.progress.get();
+        let phase = frame.phase.get();
+        frame.enter(phase, now);
         frame.account(now);
         let of = |phase: Phase| Duration::from_nanos(frame.spent[phase as usize].get());
         Spent {
@@ -340,7 +334,7 @@ pub fn spent(now: Instant) -> Spent {
             discovery: of(Phase::Discovery),
             queue: of(Phase::Queue),
             backoff: of(Phase::Backoff),
-            attempt,
+            attempt: frame.attempt.get(),
             phase,
         }
     })

@@ -284,17 +284,20 @@ impl Gate {
     }
 
     #[inline]
-    pub(crate) fn report(&self, ticket: Ticket, outcome: Outcome, nanos: u64, now: Instant) {
-        if !outcome.is_success() {
-            return self.report_failure(ticket, outcome, nanos, now);
-        }
+    pub(crate) fn report_success(&self, ticket: Ticket, nanos: u64, now: Instant) {
         for judge in self.attached() {
             judge.succeed(ticket, nanos, now);
         }
     }
 
     #[cold]
-    fn report_failure(&self, ticket: Ticket, outcome: Outcome, nanos: u64, now: Instant) {
+    pub(crate) fn report_failure(
+        &self,
+        ticket: Ticket,
+        outcome: Outcome,
+        nanos: u64,
+        now: Instant,
+    ) {
         for judge in self.attached() {
             judge.report(ticket, outcome, Duration::from_nanos(nanos), now);
         }

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use crate::{
-    outcome::Outcome,
     sync::{AtomicU64, Ordering},
     time::Instant,
 };
@@ -144,19 +143,13 @@ impl Load {
             .store(pack(calls.to_bits(), millis(now)), Ordering::Relaxed);
     }
 
-    pub(crate) fn record(
-        &self,
-        outcome: Outcome,
-        latency_ns: u64,
-        now: Instant,
-        sampling: Sampling,
-    ) {
+    #[inline]
+    pub(crate) fn record(&self, success: bool, latency_ns: u64, now: Instant, sampling: Sampling) {
         // Of two that record at once one is lost: a compare-exchange loop costs more than that sample is worth.
         let before = self.updated.load(Ordering::Relaxed);
         self.updated.store(now.as_nanos(), Ordering::Relaxed);
         let weight = weight(micros(now.as_nanos().saturating_sub(before)));
         let old = self.estimate.load(Ordering::Relaxed);
-        let success = outcome.is_success();
         let latency_us = micros(latency_ns);
         let mean = f32::from_bits(upper(old));
         let mean = match success {
@@ -262,12 +255,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::outcome::Outcome;
 
     const START: Instant = Instant::from_nanos(1 << 60);
     const MS: Duration = Duration::from_millis(1);
 
     fn record(load: &Load, outcome: Outcome, latency: Duration, now: Instant) {
-        load.record(outcome, latency.as_nanos() as u64, now, Sampling::Peak);
+        let latency = latency.as_nanos() as u64;
+        load.record(outcome.is_success(), latency, now, Sampling::Peak);
     }
 
     #[test]
@@ -330,7 +325,7 @@ mod tests {
     #[test]
     fn no_latency_is_negative_not_even_that_of_centuries() {
         let load = Load::new();
-        load.record(Outcome::success(), u64::MAX, Instant::NEVER, Sampling::Mean);
+        load.record(true, u64::MAX, Instant::NEVER, Sampling::Mean);
         assert!(load.latency_us() > Some(1e16));
     }
 

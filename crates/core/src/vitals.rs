@@ -1,6 +1,6 @@
 //! The state of an endpoint that calls leave behind, and the guard that leaves it.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, mem, sync::Arc};
 
 use crate::{
     endpoint::{Endpoint, Spec},
@@ -152,19 +152,45 @@ impl Attempt {
 }
 
 impl Finish for Attempt {
+    #[inline]
     fn finish(&mut self, outcome: Outcome) {
-        if std::mem::replace(&mut self.finished, true) {
+        if mem::replace(&mut self.finished, true) {
             return;
         }
+        // Nearly every attempt ends so, and an outcome costs each who hears of it a copy.
+        if outcome.is_success() {
+            self.succeed();
+        } else {
+            self.fail(outcome);
+        }
+    }
+}
+
+impl Attempt {
+    #[inline(never)]
+    fn succeed(&self) {
+        let (now, latency_ns) = self.ends();
+        let Vitals { gate, load, .. } = &*self.vitals;
+        load.record(true, latency_ns, now, self.sampling);
+        gate.report_success(self.ticket, latency_ns, now);
+    }
+
+    #[cold]
+    fn fail(&self, outcome: Outcome) {
         let Vitals { gate, load, .. } = &*self.vitals;
         if outcome.class() == Class::Neutral {
             gate.release(self.ticket);
             return;
         }
+        let (now, latency_ns) = self.ends();
+        load.record(false, latency_ns, now, self.sampling);
+        gate.report_failure(self.ticket, outcome, latency_ns, now);
+    }
+
+    /// When, and after how many nanoseconds.
+    fn ends(&self) -> (Instant, u64) {
         let now = frame::now_by(&self.source);
-        let latency_ns = now.as_nanos().saturating_sub(self.start.as_nanos());
-        load.record(outcome, latency_ns, now, self.sampling);
-        gate.report(self.ticket, outcome, latency_ns, now);
+        (now, now.as_nanos().saturating_sub(self.start.as_nanos()))
     }
 }
 

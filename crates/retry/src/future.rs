@@ -17,6 +17,7 @@ use crate::{
     budget::Withdrawal,
     error::{AttemptTimeout, Exhausted, History, Why, is_final},
     limits::Progress,
+    rare::Rare,
     service::Rules,
 };
 
@@ -54,7 +55,7 @@ pin_project! {
         // When the wait is over, or the time of the attempt.
         until: Instant,
         // What only a call that failed needs, out of the way of those that do not.
-        failed: Option<Box<Failed>>,
+        failed: Rare<Failed>,
         #[pin]
         state: State<S::Future, Req>,
     }
@@ -118,7 +119,7 @@ where
                 idempotent,
                 made: 0,
                 until: Instant::NEVER,
-                failed: None,
+                failed: Rare::none(),
                 state: first,
             },
         }

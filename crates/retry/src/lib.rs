@@ -74,6 +74,7 @@ mod error;
 mod future;
 mod layer;
 mod limits;
+mod rare;
 mod service;
 
 pub use self::{

@@ -9,6 +9,7 @@ use loom::thread;
 
 use super::*;
 
+const BEFORE: Instant = Instant::from_nanos((1 << 60) - 1);
 const NOW: Instant = Instant::from_nanos(1 << 60);
 const LATER: Instant = Instant::from_nanos((1 << 60) + 1);
 
@@ -28,11 +29,14 @@ impl Wake for Flag {
     }
 }
 
-/// A queue whose driver has looked once.
+/// A queue whose driver has looked once, and will again now, for a timer that has been cancelled since.
 fn running() -> &'static Queue {
     let queue = Queue::leak(1);
     queue.alarm.listen(Waker::noop());
-    queue.look(NOW);
+    queue.look(BEFORE);
+    let mut cancelled = queue.place();
+    assert_eq!(poll(&mut cancelled, NOW, Waker::noop()), Queued::Waits);
+    assert_eq!(queue.look(BEFORE), NOW);
     queue
 }
 
