@@ -77,7 +77,10 @@ pub(super) fn measure<P: Policy>(cell: &Cell, policy: P) -> Measured {
     }
     sim.drain();
     let report = sim.report();
-    let weighted = matches!(cell.fleet, Fleet::Weights | Fleet::Sizes);
+    let weighted = matches!(
+        cell.fleet,
+        Fleet::Weights | Fleet::WeightsOfFew | Fleet::Sizes
+    );
     Measured {
         failing_share,
         joined_peak: joined.map(|server| joined_peak(&report, server)),

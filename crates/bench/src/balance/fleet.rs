@@ -29,6 +29,8 @@ pub enum Fleet {
     ColdJoin,
     /// Equal servers, every other one with three times the weight.
     Weights,
+    /// The same with a tenth of the clients, so that each has ten times the calls in flight.
+    WeightsOfFew,
     /// Every other server has three times the slots, and three times the weight for it.
     Sizes,
 }
@@ -61,6 +63,7 @@ impl Fleet {
             Self::Small => "4 clients, 9 servers",
             Self::ColdJoin => "one joins",
             Self::Weights => "weights 1:3",
+            Self::WeightsOfFew => "weights 1:3, 5 clients",
             Self::Sizes => "sizes 1:3",
         }
     }
@@ -87,6 +90,10 @@ impl Fleet {
             Self::Weights => {
                 "Equal servers, of which every other one has three times the weight, and so little to do that none is slower for it."
             }
+            Self::WeightsOfFew => {
+                "The same with 5 clients. Of servers with whole numbers of calls in flight the heavy ones are seldom idle, \
+                 so a call prefers the light ones: they get more than their weight says."
+            }
             Self::Sizes => {
                 "Every other server has six slots and weight 3, the others two and weight 1. The strategy evens out latency, and of two servers as busy the larger one has the shorter queue: so it gets more than its weight says."
             }
@@ -98,6 +105,7 @@ impl Fleet {
         let (clients, servers) = match self {
             Self::Sparse => (500, 100),
             Self::Small => (4, 9),
+            Self::WeightsOfFew => (5, 100),
             _ => (50, 100),
         };
         let scenario = Scenario::new(seed)
@@ -121,8 +129,8 @@ impl Fleet {
     fn server(self, nth: usize) -> Server {
         match self {
             Self::Even | Self::ColdJoin => Server::new(),
-            Self::Weights if nth.is_multiple_of(2) => Server::new(),
-            Self::Weights => Server::new().weight(3),
+            Self::Weights | Self::WeightsOfFew if nth.is_multiple_of(2) => Server::new(),
+            Self::Weights | Self::WeightsOfFew => Server::new().weight(3),
             Self::Sizes if nth.is_multiple_of(2) => Server::new().slots(2),
             Self::Sizes => Server::new().slots(6).weight(3),
             _ if nth.is_multiple_of(3) => Server::new().speed(0.5),

@@ -17,12 +17,11 @@ pub type Results = Vec<(Cell, Measured)>;
 /// One cell as a line of text.
 pub fn line(cell: &Cell, measured: &Measured) -> String {
     format!(
-        "{:24} {:>3.0} %  {:24} p50 / p99 / p99.9 {} ms, {:.3} attempts a call",
+        "{:24} {:>3.0} %  {:26} p50 / p99 / p99.9 in ms: {}",
         cell.fleet.name(),
         cell.utilisation * 100.0,
         cell.contender.name(),
         figures(&[measured]),
-        measured.attempts,
     )
 }
 
@@ -129,6 +128,10 @@ fn figures(seeds: &[&Measured]) -> String {
     let p99 = mean(seeds, |measured| measured.p99);
     let p999 = mean(seeds, |measured| measured.p999);
     let mut text = format!("{p50:.1} / {p99:.0} / {p999:.0}");
+    let again = mean(seeds, |measured| measured.attempts) - 1.0;
+    if again >= 0.000_05 {
+        let _ = write!(text, ", {:.2} % tried again", again * 100.0);
+    }
     let lost = mean(seeds, |measured| measured.lost);
     if lost > 0.0 {
         let _ = write!(text, ", {:.2} % lost", lost * 100.0);

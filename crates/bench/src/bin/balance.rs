@@ -150,6 +150,7 @@ fn add_all(cells: &mut Vec<Cell>, seeds: &[u64]) {
         }
     }
     add(Contender::TowerPeakEwma, Fleet::ColdJoin, 0.85);
+    add(Contender::Mesh, Fleet::WeightsOfFew, 0.3);
     add(Contender::Mesh, Fleet::Sizes, 0.4);
     add(Contender::Mesh, Fleet::Sizes, 0.7);
 }
