@@ -77,7 +77,7 @@ fn by_hand_of_http<B: 'static>(kit: &Kit, inner: Inner<Response<B>>) -> Http<B> 
     let bulkhead = kit.bulkhead().completion(CompleteOnBody::new());
     ServiceBuilder::new()
         .layer(layer_fn(|beneath| kit.deadline().over(beneath)))
-        .layer(discovery)
+        .layer(layer_fn(|beneath| discovery.over(beneath)))
         .layer(layer_fn(|beneath| bulkhead.over(beneath)))
         .layer(kit.breaker().classify(ByHead(HttpClassify::new())))
         .layer(addressed::retry(kit))

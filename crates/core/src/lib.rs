@@ -29,6 +29,9 @@ mod memory;
 pub mod metrics;
 mod name;
 mod outcome;
+mod per_call;
+#[doc(hidden)]
+pub mod rare;
 mod ratio;
 mod refusal;
 mod register;
@@ -55,6 +58,7 @@ pub use self::{
     outcome::{
         BoxError, Class, Classify, ClassifyErrors, Finish, Outcome, Promises, Pushback, Verdict,
     },
+    per_call::{PerCall, PerCallFuture},
     ratio::{InvalidRatio, Ratio},
     refusal::{Kind, Refusal, Sent},
     register::{BoxFuture, Instance, Register, RegisterError, Registered, Registration},

@@ -13,6 +13,7 @@ use pin_project_lite::pin_project;
 use tower_mesh_core::{
     BoxError, Clock, Instant, Resolution,
     frame::{self, Framing, Own, Phase},
+    rare::Rare,
 };
 use tower_service::Service;
 
@@ -40,17 +41,18 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<S, Req, F> {
-        Held { held: Option<Held<S, Req>>, waiting: Option<Waiting> },
+        Held { held: Rare<Held<S, Req>> },
         Called { #[pin] future: F },
     }
 }
 
-/// A call that has not been made.
+/// A call that is not made yet.
 struct Held<S, Req> {
     inner: S,
     request: Req,
     watch: Arc<Watch>,
     wait: Duration,
+    waiting: Option<Waiting>,
 }
 
 /// For the first answer. On the heap, like what it waits with: only the first calls of a service come here.
@@ -71,12 +73,10 @@ where
             request,
             watch: Arc::clone(watch),
             wait,
-        };
-        let state = State::Held {
-            held: Some(held),
             waiting: None,
         };
-        Self::new(state, watch)
+        let held = Rare::some(held);
+        Self::new(State::Held { held }, watch)
     }
 
     /// The service was there, and has been called.
@@ -112,11 +112,10 @@ where
                     StateProj::Called { future } => {
                         return future.poll(cx).map_err(Into::into);
                     }
-                    StateProj::Held { held, waiting } => {
+                    StateProj::Held { held } => {
                         let call = held.as_mut().expect("held until it is called");
-                        ready!(call.watch.poll_found(waiting, call.wait, cx))?;
-                        ready!(call.inner.poll_ready(cx)).map_err(Into::into)?;
-                        let mut call = held.take().expect("held until now");
+                        ready!(call.watch.poll_found(&mut call.waiting, call.wait, cx))?;
+                        let mut call = *held.take().expect("held until now");
                         let future = call.inner.call(call.request);
                         state.set(State::Called { future });
                     }

@@ -4,7 +4,7 @@ use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use tower_layer::Layer;
 use tower_mesh_core::{
-    Endpoints,
+    Endpoints, PerCall,
     frame::{Joined, Own},
 };
 
@@ -68,14 +68,14 @@ impl<G> DiscoveryLayer<G> {
     /// Right for a service that reserves nothing in `poll_ready` and begins nothing before its future is polled, as all
     /// of tower-mesh's.
     pub fn over<S>(&self, inner: S) -> Discovered<S, G> {
-        Discovered::new(inner, true, Arc::clone(&self.watch), self.wait)
+        Discovered::new(inner, Arc::clone(&self.watch), self.wait)
     }
 }
 
 impl<S, G> Layer<S> for DiscoveryLayer<G> {
-    type Service = Discovered<S, G>;
+    type Service = Discovered<PerCall<S>, G>;
 
-    fn layer(&self, inner: S) -> Discovered<S, G> {
-        Discovered::new(inner, false, Arc::clone(&self.watch), self.wait)
+    fn layer(&self, inner: S) -> Self::Service {
+        self.over(PerCall::new(inner))
     }
 }

@@ -17,7 +17,8 @@ use crate::{future::ResponseFuture, watch::Watch};
 
 /// Holds calls until it is known where the service answers; made by [`DiscoveryLayer`](crate::DiscoveryLayer).
 ///
-/// It is always ready and reserves nothing: the inner service's readiness is awaited by the call, on a clone.
+/// It is always ready and reserves nothing. Once there has been an answer it calls the inner service at once, which is
+/// always ready, too ([`PerCall`](tower_mesh_core::PerCall) makes it so); before, the call holds a clone.
 ///
 /// # Errors
 ///
@@ -30,18 +31,15 @@ use crate::{future::ResponseFuture, watch::Watch};
 #[derive(Clone, Debug)]
 pub struct Discovered<S, G = Own> {
     inner: S,
-    /// Whether the inner service may be called without being asked.
-    always_ready: bool,
     watch: Arc<Watch>,
     wait: Duration,
     framing: PhantomData<G>,
 }
 
 impl<S, G> Discovered<S, G> {
-    pub(crate) fn new(inner: S, always_ready: bool, watch: Arc<Watch>, wait: Duration) -> Self {
+    pub(crate) fn new(inner: S, watch: Arc<Watch>, wait: Duration) -> Self {
         Self {
             inner,
-            always_ready,
             watch,
             wait,
             framing: PhantomData,
@@ -69,10 +67,10 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        if self.always_ready && self.watch.resolution() == Resolution::Found {
-            let future = self.inner.call(request);
-            return ResponseFuture::called(future, &self.watch);
+        if self.watch.resolution() == Resolution::Found {
+            ResponseFuture::called(self.inner.call(request), &self.watch)
+        } else {
+            ResponseFuture::held(self.inner.clone(), request, &self.watch, self.wait)
         }
-        ResponseFuture::held(self.inner.clone(), request, &self.watch, self.wait)
     }
 }

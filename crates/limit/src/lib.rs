@@ -47,7 +47,6 @@
 
 mod bulkhead;
 mod deadline;
-mod per_call;
 mod throttle;
 
 pub use self::{
@@ -56,8 +55,8 @@ pub use self::{
         Permit,
     },
     deadline::{Deadline, DeadlineExceeded, DeadlineFuture, DeadlineLayer},
-    per_call::{PerCall, PerCallFuture},
     throttle::{
         Throttle, ThrottleFuture, ThrottleHandle, ThrottleLayer, ThrottleSnapshot, Throttled,
     },
 };
+pub use tower_mesh_core::{PerCall, PerCallFuture};

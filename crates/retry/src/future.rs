@@ -10,6 +10,7 @@ use pin_project_lite::pin_project;
 use tower_mesh_core::{
     BoxError, Classify, ClassifyErrors, Instant, Outcome, Replay, Sent, Verdict,
     frame::{self, Framing, Own, Phase},
+    rare::Rare,
 };
 use tower_service::Service;
 
@@ -17,7 +18,6 @@ use crate::{
     budget::Withdrawal,
     error::{AttemptTimeout, Exhausted, History, Why, is_final},
     limits::Progress,
-    rare::Rare,
     service::Rules,
 };
 

@@ -74,7 +74,6 @@ mod error;
 mod future;
 mod layer;
 mod limits;
-mod rare;
 mod service;
 
 pub use self::{

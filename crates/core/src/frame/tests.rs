@@ -278,3 +278,52 @@ fn the_time_of_a_call_is_told_by_phase() {
         Poll::Ready(())
     });
 }
+
+fn poll_joined_to(
+    clock: &Clock,
+    cx: &mut Context<'_>,
+    step: impl FnMut(&mut Context<'_>) -> Poll<()>,
+) -> Poll<()> {
+    Joined::poll(pin!(()), clock, cx, step)
+}
+
+#[test]
+fn a_layer_that_is_joined_shares_the_frame_of_the_one_above() {
+    let (clock, handle) = Clock::manual();
+    let out = pin!(Call::new()).poll(&clock, &mut cx(), |cx| {
+        let start = now(&clock);
+        poll_joined_to(&clock, cx, |_| {
+            assert_eq!(now(&clock), start);
+            Poll::Ready(())
+        })
+    });
+    assert!(out.is_ready());
+    assert_eq!(handle.reads(), 1);
+}
+
+#[test]
+fn a_layer_that_is_joined_to_no_frame_of_its_clock_and_task_says_so_at_once() {
+    let (clock, _) = Clock::manual();
+    let (other, _) = Clock::manual();
+    let refuses = |joined: &dyn Fn() -> Poll<()>| {
+        let refused = panic::catch_unwind(panic::AssertUnwindSafe(joined));
+        let what = refused.unwrap_err();
+        let what = what.downcast_ref::<&str>().copied().unwrap_or_default();
+        assert!(what.contains("one above opens the frame"), "{what}");
+    };
+    let never = |_: &mut Context<'_>| -> Poll<()> { unreachable!("it has no frame") };
+    refuses(&|| poll_joined_to(&clock, &mut cx(), never));
+    refuses(&|| pin!(Call::new()).poll(&other, &mut cx(), |cx| poll_joined_to(&clock, cx, never)));
+    refuses(&|| {
+        pin!(Call::new()).poll(&clock, &mut cx(), |_| {
+            let task = Waker::from(Arc::new(Unheard));
+            poll_joined_to(&clock, &mut Context::from_waker(&task), never)
+        })
+    });
+}
+
+struct Unheard;
+
+impl Wake for Unheard {
+    fn wake(self: Arc<Self>) {}
+}

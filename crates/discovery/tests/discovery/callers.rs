@@ -15,7 +15,7 @@ use std::{
 use futures_util::future::join_all;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_mesh_core::{
-    Clock, Kind, Update,
+    Clock, Kind, PerCall, Update,
     frame::{self, Call, Phase},
 };
 use tower_mesh_discovery::{
@@ -42,7 +42,7 @@ impl Service<()> for Answers {
     }
 }
 
-fn client(layer: &DiscoveryLayer) -> Discovered<Answers> {
+fn client(layer: &DiscoveryLayer) -> Discovered<PerCall<Answers>> {
     layer.layer(Answers)
 }
 

@@ -4,14 +4,13 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tower::load::CompleteOnResponse;
 use tower_layer::Layer;
-use tower_mesh_core::Clock;
+use tower_mesh_core::{Clock, PerCall};
 
 use super::{
     handle::BulkheadHandle,
     pool::{Pool, Settings},
     service::Bulkhead,
 };
-use crate::per_call::PerCall;
 
 /// Keeps one slow service from taking everything: at most so many calls run at once.
 ///

@@ -4,12 +4,11 @@ use std::{marker::PhantomData, time::Duration};
 
 use tower_layer::Layer;
 use tower_mesh_core::{
-    Clock,
+    Clock, PerCall,
     frame::{Joined, Own},
 };
 
 use super::service::Deadline;
-use crate::per_call::PerCall;
 
 /// Ends a call that is not answered in time, and says where the time went.
 ///

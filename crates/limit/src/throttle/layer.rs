@@ -3,13 +3,12 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use tower_layer::Layer;
-use tower_mesh_core::{ClassifyErrors, Clock, Rng};
+use tower_mesh_core::{ClassifyErrors, Clock, PerCall, Rng};
 
 use super::{
     counts::{Counts, refused_share},
     service::Throttle,
 };
-use crate::per_call::PerCall;
 
 /// Makes fewer calls to a service that accepts few: what would be refused there is refused here, and costs nobody
 /// anything.

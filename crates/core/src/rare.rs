@@ -1,29 +1,39 @@
-//! Room for what few calls need.
+//! Room for what few calls need; for the futures of layers.
 
 /// Something on the heap that is mostly not there: then dropping it is a test, and no call of what drops it.
 #[derive(Debug)]
-pub(crate) struct Rare<T>(Option<Box<T>>);
+pub struct Rare<T>(Option<Box<T>>);
 
 impl<T> Rare<T> {
-    pub(crate) const fn none() -> Self {
+    /// With `it` there.
+    pub fn some(it: T) -> Self {
+        Self(Some(Box::new(it)))
+    }
+
+    /// Nothing.
+    pub const fn none() -> Self {
         Self(None)
     }
 
-    pub(crate) fn as_ref(&self) -> Option<&T> {
+    /// What is there.
+    pub fn as_ref(&self) -> Option<&T> {
         self.0.as_deref()
     }
 
-    pub(crate) fn as_mut(&mut self) -> Option<&mut T> {
+    /// What is there, to be changed.
+    pub fn as_mut(&mut self) -> Option<&mut T> {
         self.0.as_deref_mut()
     }
 
-    pub(crate) fn take(&mut self) -> Option<Box<T>> {
+    /// Takes it out.
+    pub fn take(&mut self) -> Option<Box<T>> {
         self.0.take()
     }
 }
 
 impl<T: Default> Rare<T> {
-    pub(crate) fn get_or_insert_default(&mut self) -> &mut T {
+    /// What is there, or else a default.
+    pub fn get_or_insert_default(&mut self) -> &mut T {
         self.0.get_or_insert_default()
     }
 }

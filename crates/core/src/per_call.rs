@@ -13,8 +13,8 @@ use tower_service::Service;
 /// Makes any service one that is always ready: each call gets a clone of its own, which is readied and called when the
 /// call's future is polled.
 ///
-/// What the clone's readiness reserves ends with the call. The layers of this crate put it round the service they are
-/// given, unless that service is always ready by itself (`over`).
+/// What the clone's readiness reserves ends with the call. Layers of the mesh put it round the service they are given,
+/// unless that service is always ready by itself (`over`).
 ///
 /// # Clone
 ///
