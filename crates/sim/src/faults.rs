@@ -13,12 +13,16 @@ pub struct Antagonists {
 }
 
 impl Antagonists {
-    /// None that would matter; the setters say how bad they are.
+    /// As bad as the default; the setters say how bad they are.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// The share of time for which they are there.
+    ///
+    /// # Panics
+    ///
+    /// If that is not 0 to 1.
     #[must_use]
     pub fn share(mut self, share: f64) -> Self {
         assert!((0.0..=1.0).contains(&share), "a share is 0 to 1");
@@ -27,6 +31,10 @@ impl Antagonists {
     }
 
     /// How fast a server is meanwhile, as a share of its own speed.
+    ///
+    /// # Panics
+    ///
+    /// If that is not above 0, or above 1.
     #[must_use]
     pub fn speed(mut self, speed: f64) -> Self {
         assert!(speed > 0.0 && speed <= 1.0, "above 0, and at most 1");
@@ -35,6 +43,10 @@ impl Antagonists {
     }
 
     /// How long it takes until the next draw, in the mean.
+    ///
+    /// # Panics
+    ///
+    /// If that is zero.
     #[must_use]
     pub fn every(mut self, every: Duration) -> Self {
         assert!(!every.is_zero(), "time has to pass");
@@ -67,7 +79,11 @@ pub struct Pauses {
 }
 
 impl Pauses {
-    /// Every so often some server stands still for `length`; each time another.
+    /// Every so often some server stands still for `length`; each time one is drawn.
+    ///
+    /// # Panics
+    ///
+    /// If `every` is zero.
     pub fn new(length: Duration, every: Duration) -> Self {
         assert!(!every.is_zero(), "time has to pass");
         Self { length, every }

@@ -20,6 +20,8 @@
 //! assert!(least.latency(0.99) < random.latency(0.99));
 //! ```
 //!
+//! `cargo run --release -p tower-mesh-sim --example own_policy` is a policy of one's own against these.
+//!
 //! | to … | use |
 //! |---|---|
 //! | describe the fleet and its clients | [`Scenario`], [`Server`], [`Work`] |

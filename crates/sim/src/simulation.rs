@@ -25,6 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 ///
 /// It stands still until it is told to [`run`](Self::run); between two runs things can be done to its servers. Faults are
 /// verbs, and servers are numbers: the ones of the [`Scenario`] from 0 on, then those that [`join`](Self::join).
+///
+/// # Panics
+///
+/// All that is done to a server panics if there is none of that number.
 pub struct Simulation<P: Policy> {
     scenario: Scenario,
     policy: P,
