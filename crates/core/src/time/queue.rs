@@ -66,7 +66,7 @@ impl Queue {
         let unused = lock(&UNUSED).pop();
         unused.unwrap_or_else(|| {
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
-            Self::leak((2 * threads).min(MAX_SHARDS))
+            Self::leak((2 * threads).next_power_of_two().min(MAX_SHARDS))
         })
     }
 
@@ -110,7 +110,8 @@ impl Queue {
     pub(super) fn place(&'static self) -> Place {
         Place {
             queue: self,
-            shard: thread_number() % self.shards.len(),
+            // As many shards as a power of two, and so no division.
+            shard: thread_number() & (self.shards.len() - 1),
             slot: None,
         }
     }

@@ -63,7 +63,7 @@ impl Timer {
                     }
                 });
             }
-            Self::Queued(mut place, _) => place.leave(),
+            Self::Queued(place, _) => drop(place),
             Self::Manual(clock, key) => clock.forget(key),
         }
     }
