@@ -59,7 +59,7 @@ impl Clock {
     ///
     /// Run the driver as long as there are calls. Before it is first polled, and once it has been dropped, timers are
     /// tokio's. Timers fire as precisely as tokio's, a millisecond or so late; later if so many wait that looking
-    /// through them would take more than a twentieth of a processor.
+    /// through them would take more than a twentieth of a processor, or if the runtime that polls the driver is held up.
     ///
     /// It does not see `tokio::time::pause`. On machines without a counter that can be relied upon it reads the
     /// operating system's clock. The first use in a process measures how fast the counter runs, which takes up to 200 ms
