@@ -6,18 +6,21 @@ use tokio::runtime::{Builder, Runtime};
 use tower::BoxError;
 use tower_mesh::core::{Clock, ManualClock};
 
-use crate::{Client, Inner, client::calls, stopwatch::Stopwatch};
+use crate::{Client, Inner, client::calls, stopwatch::Stopwatch, trace};
 
 const HELP: &str = "\
-usage: CASE [calls|count|time|threads] [OPTIONS]
+usage: CASE [calls|count|time|threads|trace] [OPTIONS]
 
 calls    makes calls and says nothing: for valgrind
 count    how often a call reads the injected clock, and how many timers it registers
 time     nanoseconds a call, the best of ten rounds
 threads  calls a second of one thread and of two
+trace    calls of one thread, then of another, between stores to an address that it prints: for lackey
 
 --endpoints N  how many endpoints there are to choose from, 1000
 --calls N      how many calls (a round), 10000
+--warm N       how many calls before, three for each endpoint: what an endpoint does at its first call is not a call's
+--still        the clock stands still: under an instrument time runs faster than calls do
 --pending      the service beneath is pending once
 --busy         the service beneath works for a microsecond
 ";
@@ -29,8 +32,8 @@ pub struct Setup {
     pub endpoints: u32,
     /// What is called in the end.
     pub inner: Inner,
-    /// What time is taken from.
-    pub clock: Clock,
+    /// What time is taken from, unless it is the default.
+    pub clock: Option<Clock>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -39,12 +42,15 @@ enum Mode {
     Count,
     Time,
     Threads,
+    Trace,
 }
 
 struct Options {
     mode: Mode,
     endpoints: u32,
     calls: u64,
+    warm: Option<u64>,
+    still: bool,
     inner: Inner,
 }
 
@@ -72,15 +78,11 @@ where
     C: Client,
     F: Future<Output = Result<C, BoxError>>,
 {
-    let (clock, hand) = match options.mode {
-        Mode::Count => {
-            let (clock, hand) = Clock::manual();
-            (clock, Some(hand))
-        }
-        _ => (Clock::default(), None),
-    };
+    let (clock, hand) = Clock::manual();
+    let by_hand = options.still || options.mode == Mode::Count;
+    let clock = by_hand.then_some(clock);
     let runtime = match options.mode {
-        Mode::Threads => Builder::new_multi_thread()
+        Mode::Threads | Mode::Trace => Builder::new_multi_thread()
             .worker_threads(2)
             .enable_time()
             .build()?,
@@ -91,15 +93,18 @@ where
         inner: options.inner,
         clock,
     }))?;
-    match (options.mode, hand) {
-        (Mode::Threads, _) => threads(&runtime, client, options.calls),
-        (Mode::Time, _) => time(&runtime, client, options.calls),
-        (_, Some(hand)) => count(&runtime, client, options.calls, &hand),
-        (_, None) => round(&runtime, client, options.calls),
+    let warm = options.warm.unwrap_or(3 * u64::from(options.endpoints));
+    round(&runtime, client.clone(), warm)?;
+    match options.mode {
+        Mode::Calls => round(&runtime, client, options.calls),
+        Mode::Count => count(&runtime, client, options.calls, &hand),
+        Mode::Time => time(&runtime, client, options.calls),
+        Mode::Threads => threads(&runtime, client, options.calls),
+        Mode::Trace => trace::run(&runtime, &client, options.calls),
     }
 }
 
-/// Not inlined, so that it is the same code for each of its callers.
+/// Not inlined, so that it is the same code for each of its callers; callgrind counts what is within it, by its name.
 #[inline(never)]
 fn round<C: Client>(runtime: &Runtime, client: C, number: u64) -> Result<(), BoxError> {
     runtime.block_on(calls(client, number))
@@ -111,8 +116,6 @@ fn count<C: Client>(
     calls: u64,
     hand: &ManualClock,
 ) -> Result<(), BoxError> {
-    // The first call begins slices and windows; that reads no clock, but is not what is counted here.
-    round(runtime, client.clone(), 1)?;
     let (reads, timers) = (hand.reads(), hand.timers_registered());
     round(runtime, client, calls)?;
     #[allow(clippy::cast_precision_loss)] // Far below what a float holds.
@@ -126,7 +129,6 @@ fn count<C: Client>(
 }
 
 fn time<C: Client>(runtime: &Runtime, client: C, calls: u64) -> Result<(), BoxError> {
-    round(runtime, client.clone(), calls / 10)?;
     let mut best = Duration::MAX;
     for _ in 0..10 {
         let watch = Stopwatch::start();
@@ -180,6 +182,8 @@ impl Options {
             mode: Mode::Calls,
             endpoints: 1_000,
             calls: 10_000,
+            warm: None,
+            still: false,
             inner: Inner::Ready,
         };
         let mut args = args;
@@ -190,8 +194,11 @@ impl Options {
                 "count" => options.mode = Mode::Count,
                 "time" => options.mode = Mode::Time,
                 "threads" => options.mode = Mode::Threads,
+                "trace" => options.mode = Mode::Trace,
                 "--endpoints" => options.endpoints = number()?.parse()?,
                 "--calls" => options.calls = number()?.parse()?,
+                "--warm" => options.warm = Some(number()?.parse()?),
+                "--still" => options.still = true,
                 "--pending" => options.inner = Inner::Pending,
                 "--busy" => options.inner = Inner::Busy(rounds_in(Duration::from_micros(1))),
                 other => return Err(format!("{other} does not exist").into()),

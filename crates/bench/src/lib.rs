@@ -11,11 +11,12 @@ mod client;
 mod inner;
 mod stack;
 mod stopwatch;
+mod trace;
 
 pub use self::{
     case::{Setup, main},
     client::{Client, Numbers, Requests},
     inner::{Answer, Inner},
-    stack::{Layers, Over, endpoints, mesh, orders, stack},
+    stack::{Layers, Over, endpoints, mesh, mesh_recorded_by, orders, stack},
     stopwatch::Stopwatch,
 };

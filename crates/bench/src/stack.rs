@@ -11,7 +11,9 @@ use tower_mesh::{
     Endpoint, Mesh, MeshService, Policy, ServiceName,
     balance::BalanceLayer,
     breaker::{self, BreakerLayer, Window},
-    core::{BoxError, Clock, Endpoints, Layered, Resolution, Shared},
+    core::{
+        BoxError, Clock, Endpoints, Layered, Recorder, Resolution, Shared, metrics::NoRecorder,
+    },
     discovery::{Discovery, DiscoveryLayer, Static},
     http::{CompleteOnBody, HttpClassify, HttpReplay},
     limit::{Bulkhead, BulkheadLayer, Deadline, DeadlineLayer},
@@ -37,11 +39,26 @@ pub fn endpoints(number: u32) -> impl Iterator<Item = Endpoint> {
 ///
 /// If the mesh does not start.
 pub async fn mesh(setup: Setup) -> Result<MeshService<Inner>, BoxError> {
+    mesh_recorded_by(NoRecorder::default(), setup).await
+}
+
+/// The same, recorded by `recorder`.
+///
+/// # Errors
+///
+/// If the mesh does not start.
+pub async fn mesh_recorded_by(
+    recorder: impl Recorder,
+    setup: Setup,
+) -> Result<MeshService<Inner>, BoxError> {
     let mesh = Mesh::builder("storefront")
         .discovery(Static::new().service(orders(), endpoints(setup.endpoints)))
-        .clock(setup.clock)
-        .start()
-        .await?;
+        .recorder(recorder);
+    let mesh = match setup.clock {
+        Some(clock) => mesh.clock(clock),
+        None => mesh,
+    };
+    let mesh = mesh.start().await?;
     let service = mesh.layer("orders")?.over(Shared::new(setup.inner));
     assert_eq!(service.endpoints().resolved().await, Resolution::Found);
     Ok(service)
@@ -63,20 +80,24 @@ impl Layers {
     /// # Panics
     ///
     /// Outside a tokio runtime.
+    #[allow(clippy::disallowed_methods)] // Nothing else runs here, and the process ends with the measurement.
     pub async fn new(setup: Setup) -> Self {
+        let clock = setup.clock.unwrap_or_else(|| {
+            let (clock, timers) = Clock::for_runtime();
+            timers.map(tokio::spawn);
+            clock
+        });
         let (discovery, driver) =
             Discovery::builder(Static::new().service(orders(), endpoints(setup.endpoints)))
-                .clock(setup.clock.clone())
+                .clock(clock.clone())
                 .build();
-        #[allow(clippy::disallowed_methods)]
-        // Nothing else runs here, and the process ends with the measurement.
         tokio::spawn(driver);
         let endpoints = discovery.endpoints(&orders());
         assert_eq!(endpoints.resolved().await, Resolution::Found);
         Self {
             policy: Policy::default(),
             inner: setup.inner,
-            clock: setup.clock,
+            clock,
             discovery,
             endpoints,
         }

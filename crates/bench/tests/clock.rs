@@ -11,7 +11,7 @@ async fn reads_and_timers(inner: Inner) -> (u64, u64) {
     let mut service = stack(Setup {
         endpoints: 100,
         inner,
-        clock,
+        clock: Some(clock),
     })
     .await;
     // The first begins slices and windows; none of that reads the clock, but it is not what is counted here.

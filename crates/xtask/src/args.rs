@@ -5,13 +5,16 @@ use std::fmt;
 
 use lexopt::{Arg, Parser, ValueExt};
 
+use crate::bench::BenchOptions;
+
 const HELP: &str = "\
 The commands of this repository.
 
 Usage: cargo xtask <COMMAND>
 
 Commands:
-  test  Checks everything that has to hold before a change lands
+  test   Checks everything that has to hold before a change lands
+  bench  Measures what a call costs, beside the peers, and checks the bars
 
 `cargo xtask <COMMAND> --help` says more about a command.
 ";
@@ -36,15 +39,44 @@ Options:
 Exit code: 0 all is well, 1 something failed, 2 the command line makes no sense.
 ";
 
-const COMMANDS: &[&str] = &["test"];
+const BENCH_HELP: &str = "\
+Measures what a call through the mesh costs, beside the peers, in one run.
+
+Usage: cargo xtask bench [OPTIONS] [CASE]...
+       cargo xtask bench --check
+       cargo xtask bench --balance [ARGS]...
+
+Without CASE all of them, which takes some minutes on two cores; the table is then also written to
+crates/bench/results/latest.md and latest.json, and its excerpt into README.md. Valgrind, which
+counts, is fetched below the target directory where it is not installed.
+
+Arguments:
+  [CASE]...  Only the cases whose name contains one of these, and what they are measured above;
+             fails when there is none
+
+Options:
+      --json     Print the figures as JSON
+      --check    Hold instructions, allocations, clock reads, timers and memory against the bars of
+                 crates/xtask/src/bench/bars.rs; never time
+      --balance  Simulate balancers on fleets of uneven servers; what follows goes to that program,
+                 see `cargo xtask bench --balance --help`
+  -h, --help     Print this text
+
+Exit code: 0 all is well, 1 a bar is exceeded, no case matches or an instrument is missing,
+2 the command line makes no sense.
+";
+
+const COMMANDS: &[&str] = &["test", "bench"];
 const FLAGS: &[&str] = &["--help"];
 const TEST_FLAGS: &[&str] = &["--require-servers", "--help"];
+const BENCH_FLAGS: &[&str] = &["--json", "--check", "--balance", "--help"];
 
 /// One understood command line.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Invocation {
     Help(&'static str),
     Test(TestOptions),
+    Bench(BenchOptions),
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -64,6 +96,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
         Some(Arg::Short('h') | Arg::Long("help")) => Ok(Invocation::Help(HELP)),
         Some(Arg::Value(command)) => match command.string()?.as_str() {
             "test" => parse_test(parser),
+            "bench" => parse_bench(parser),
             unknown => Err(UsageError::unknown("command", unknown, COMMANDS)),
         },
         Some(flag) => Err(UsageError::unknown("flag", &spelled(&flag), FLAGS)),
@@ -81,6 +114,36 @@ fn parse_test(mut parser: Parser) -> Result<Invocation, UsageError> {
         }
     }
     Ok(Invocation::Test(options))
+}
+
+fn parse_bench(mut parser: Parser) -> Result<Invocation, UsageError> {
+    let (mut filters, mut json, mut check) = (Vec::new(), false, false);
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Invocation::Help(BENCH_HELP)),
+            Arg::Long("json") => json = true,
+            Arg::Long("check") => check = true,
+            Arg::Long("balance") if filters.is_empty() && !json && !check => {
+                let rest = parser.raw_args()?.collect();
+                return Ok(Invocation::Bench(BenchOptions::Balance(rest)));
+            }
+            Arg::Long("balance") => {
+                return Err(UsageError("--balance comes first, and alone".to_owned()));
+            }
+            Arg::Value(value) => filters.push(value.string()?),
+            flag => return Err(UsageError::unknown("flag", &spelled(&flag), BENCH_FLAGS)),
+        }
+    }
+    if filters.iter().any(String::is_empty) {
+        return Err(UsageError(
+            "an empty CASE would match every case".to_owned(),
+        ));
+    }
+    Ok(Invocation::Bench(match check {
+        false => BenchOptions::Table { filters, json },
+        true if filters.is_empty() && !json => BenchOptions::Check,
+        true => return Err(UsageError("--check stands alone".to_owned())),
+    }))
 }
 
 fn set_filter(options: &mut TestOptions, filter: String) -> Result<(), UsageError> {
@@ -166,10 +229,40 @@ mod tests {
     }
 
     #[test]
+    fn bench_takes_cases_or_checks_or_hands_on_what_follows() {
+        let bench = |line: &str| match parse(line) {
+            Ok(Invocation::Bench(options)) => options,
+            other => panic!("{line}: {other:?}"),
+        };
+        let table = |filters: &[&str], json| BenchOptions::Table {
+            filters: filters.iter().map(|&filter| filter.to_owned()).collect(),
+            json,
+        };
+        assert_eq!(bench("bench"), table(&[], false));
+        assert_eq!(
+            bench("bench mesh --json tower"),
+            table(&["mesh", "tower"], true)
+        );
+        assert_eq!(bench("bench --check"), BenchOptions::Check);
+        let rest = ["--seed", "7"].map(OsString::from).to_vec();
+        assert_eq!(
+            bench("bench --balance --seed 7"),
+            BenchOptions::Balance(rest)
+        );
+        assert!(parse("bench --check mesh").is_err());
+        assert!(parse("bench --json --balance").is_err());
+        assert_eq!(
+            parse("bench --chekc").expect_err("not valid"),
+            "unknown flag `--chekc`; the nearest valid one is `--check`"
+        );
+    }
+
+    #[test]
     fn every_command_has_its_own_help() {
         assert_eq!(parse("--help"), Ok(Invocation::Help(HELP)));
         assert_eq!(parse("-h"), Ok(Invocation::Help(HELP)));
         assert_eq!(parse("test gate --help"), Ok(Invocation::Help(TEST_HELP)));
+        assert_eq!(parse("bench --help"), Ok(Invocation::Help(BENCH_HELP)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The commands of this repository: `cargo xtask COMMAND`, `cargo xtask --help`.
 
 mod args;
+mod bench;
 mod deny;
 mod loom;
 mod process;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Invocation::Test(options)) => test::run(&options),
+        Ok(Invocation::Bench(options)) => bench::run(&options),
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(USAGE)

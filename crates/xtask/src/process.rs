@@ -78,6 +78,30 @@ pub(crate) fn run(command: &mut Command, keep: Keep, limit: Duration) -> io::Res
     })
 }
 
+/// What a command said on its two streams.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs `command` without showing anything; that it fails is an error that says what it said.
+pub(crate) fn output(command: &mut Command) -> Result<Output, String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("cannot run {}: {error}", shown(command)))?;
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    );
+    if output.status.success() {
+        Ok(Output { stdout, stderr })
+    } else {
+        Err(format!("{} failed: {}", shown(command), stderr.trim()))
+    }
+}
+
 /// Whether `command` can be run at all; says nothing.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     let quiet = command
