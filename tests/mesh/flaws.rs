@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::{BodyExt, StreamBody};
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_mesh::{
@@ -94,8 +95,8 @@ impl Overloaded {
     }
 }
 
-/// Retries as reqwest-retry does: it sends clones, and what cannot be cloned not at all; 5xx it retries whatever the
-/// method.
+/// Retries as reqwest-retry does: it sends clones, and what cannot be cloned, a stream, not at all; 5xx it retries
+/// whatever the method.
 async fn clones_or_nothing<S>(
     service: S,
     mut request: Request<Body>,
@@ -103,10 +104,11 @@ async fn clones_or_nothing<S>(
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone,
 {
+    if request.body().size_hint().exact().is_none() {
+        return Err("request object is not cloneable".into());
+    }
     let replay = HttpReplay::new();
-    let kept = replay
-        .keep(&mut request)
-        .ok_or("request object is not cloneable")?;
+    let kept = replay.keep(&mut request).ok_or("it is too long")?;
     let mut attempts = 0;
     loop {
         attempts += 1;
@@ -136,15 +138,23 @@ fn request(method: Method, body: Body) -> Request<Body> {
     request.body(body).unwrap()
 }
 
+fn put_of(frames: [Bytes; 2]) -> Request<Body> {
+    let frames = frames.map(|data| Ok::<_, BoxError>(http_body::Frame::data(data)));
+    let body = StreamBody::new(futures_util::stream::iter(frames));
+    request(Method::PUT, Body::new(body))
+}
+
 #[tokio::test(start_paused = true)]
 async fn q1_what_cannot_be_cloned_is_sent_once() {
-    let [ours, theirs] = arrived(|| {
-        let frames = ["a", "b"].map(|data| Ok::<_, BoxError>(http_body::Frame::data(data.into())));
-        let body = StreamBody::new(futures_util::stream::iter(frames));
-        request(Method::PUT, Body::new(body))
-    })
-    .await;
-    assert_eq!(ours, ["ab"]);
+    // More than is kept of a stream.
+    let long = || put_of([vec![b'x'; 65_536].into(), "y".into()]);
+    let [ours, theirs] = arrived(long).await;
+    assert_eq!(ours.iter().map(Bytes::len).collect::<Vec<_>>(), [65_537]);
+    assert_eq!(theirs, [""; 0], "refused");
+
+    // What is kept of it is sent again, though it cannot be cloned.
+    let [ours, theirs] = arrived(|| put_of(["a".into(), "b".into()])).await;
+    assert_eq!(ours, ["ab"; 3]);
     assert_eq!(theirs, [""; 0], "refused");
 }
 

@@ -17,3 +17,4 @@ mod flaws;
 mod hostile;
 mod lifecycle;
 mod support;
+mod uploads;

@@ -11,10 +11,16 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tower_mesh_core::BoxError;
 
+use self::replayed::{Keeper, Read, Reader};
+
+mod replayed;
+mod tape;
+
 /// The body of a request: nothing, bytes, or a stream.
 ///
-/// Only a stream is boxed. Nothing and bytes are held as they are, so they cost no allocation and a retry can send
-/// them again.
+/// Only a stream is boxed. Nothing and bytes are held as they are, so they cost no allocation. A retry can send all of
+/// them again: a stream as far as it has been read, if that was little, and then the rest of it; see
+/// [`HttpReplay`](crate::HttpReplay).
 ///
 /// # Example
 ///
@@ -36,6 +42,8 @@ enum Kind {
     /// Never of length zero: that is [`Kind::Empty`], so `is_end_stream` is exact.
     Bytes(Bytes),
     Boxed(Stream),
+    /// A stream that other attempts may read as well.
+    Replayed(Reader),
 }
 
 type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send>>;
@@ -46,7 +54,7 @@ impl Body {
         Self(Kind::Empty)
     }
 
-    /// A body that streams: it is boxed, sent once and never buffered.
+    /// A body that streams: it is boxed, and read no sooner than it is sent.
     ///
     /// One that says at once that it has ended becomes [`empty`](Self::empty), and a `Body` stays what it is.
     pub fn new<B>(body: B) -> Self
@@ -68,21 +76,47 @@ impl Body {
         }
     }
 
-    /// All of it, if it is known without reading a stream.
-    pub(crate) fn known(&self) -> Option<&[u8]> {
-        match &self.0 {
-            Kind::Empty => Some(&[]),
-            Kind::Bytes(bytes) => Some(bytes),
-            Kind::Boxed(_) => None,
+    /// Keeps what makes the same body again, if it has not been read: a share of up to `limit` bytes, or of a stream,
+    /// which from now on records what is read of it as long as that is no more than `limit`.
+    pub(crate) fn keep(&mut self, limit: usize) -> Option<KeptBody> {
+        match &mut self.0 {
+            Kind::Empty => Some(KeptBody::Known(Bytes::new())),
+            Kind::Bytes(bytes) if bytes.len() <= limit => Some(KeptBody::Known(bytes.clone())),
+            Kind::Bytes(_) => None,
+            Kind::Replayed(reader) => reader.keep().map(KeptBody::Stream),
+            Kind::Boxed(_) => {
+                let Kind::Boxed(stream) = std::mem::take(&mut self.0) else {
+                    return None;
+                };
+                let (reader, keeper) = replayed::share(stream, limit);
+                self.0 = Kind::Replayed(reader);
+                Some(KeptBody::Stream(keeper))
+            }
         }
     }
+}
 
-    /// The same body again, if it is known: the bytes are shared.
-    pub(crate) fn share(&self) -> Option<Self> {
-        match &self.0 {
-            Kind::Empty => Some(Self(Kind::Empty)),
-            Kind::Bytes(bytes) => Some(Self(Kind::Bytes(bytes.clone()))),
-            Kind::Boxed(_) => None,
+/// What makes a body again.
+pub(crate) enum KeptBody {
+    Known(Bytes),
+    Stream(Keeper),
+}
+
+impl KeptBody {
+    /// The body of another attempt, from which it takes the stream, if that still can be had from its beginning.
+    pub(crate) fn again(&self) -> Option<Body> {
+        match self {
+            Self::Known(bytes) => Some(bytes.clone().into()),
+            Self::Stream(keeper) => Some(Body(Kind::Replayed(keeper.again()?))),
+        }
+    }
+}
+
+impl fmt::Debug for KeptBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(bytes) => write!(f, "{} bytes", bytes.len()),
+            Self::Stream(_) => f.write_str("stream"),
         }
     }
 }
@@ -103,6 +137,14 @@ impl http_body::Body for Body {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Kind::Boxed(stream) => stream.as_mut().poll_frame(cx),
+            Kind::Replayed(reader) => match reader.poll_frame(cx) {
+                Read::Frame(polled) => polled,
+                Read::Alone(mut stream) => {
+                    let polled = stream.as_mut().poll_frame(cx);
+                    self.0 = Kind::Boxed(stream);
+                    polled
+                }
+            },
         }
     }
 
@@ -111,6 +153,7 @@ impl http_body::Body for Body {
             Kind::Empty => true,
             Kind::Bytes(_) => false,
             Kind::Boxed(stream) => stream.is_end_stream(),
+            Kind::Replayed(reader) => reader.is_end_stream(),
         }
     }
 
@@ -119,6 +162,7 @@ impl http_body::Body for Body {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Boxed(stream) => stream.size_hint(),
+            Kind::Replayed(reader) => reader.size_hint(),
         }
     }
 }
@@ -129,7 +173,7 @@ impl fmt::Debug for Body {
         match &self.0 {
             Kind::Empty => f.write_str("Body(empty)"),
             Kind::Bytes(bytes) => write!(f, "Body({} bytes)", bytes.len()),
-            Kind::Boxed(_) => f.write_str("Body(stream)"),
+            Kind::Boxed(_) | Kind::Replayed(_) => f.write_str("Body(stream)"),
         }
     }
 }
@@ -247,19 +291,18 @@ mod tests {
             Body::new(Body::empty()),
         ] {
             assert!(body.is_end_stream());
-            assert_eq!(body.known(), Some(&[][..]));
+            assert!(matches!(body.0, Kind::Empty));
         }
     }
 
     #[test]
     fn a_body_in_a_body_stays_known() {
-        assert_eq!(Body::new(Body::from("hello")).known(), Some(&b"hello"[..]));
+        assert!(matches!(Body::new(Body::from("hello")).0, Kind::Bytes(_)));
     }
 
     #[test]
-    fn a_stream_passes_through_whole_and_cannot_be_shared() {
+    fn a_stream_passes_through_whole() {
         let body = stream(&["a", "b", "c"]);
-        assert!(body.share().is_none());
         assert_eq!(body.size_hint().exact(), None);
         assert_eq!(block_on(body.collect()).unwrap().to_bytes(), "abc");
     }

@@ -3,8 +3,8 @@
 //! What happens to a request:
 //!
 //! - Its [`Body`] is empty or known bytes, which cost nothing to hold, or a stream.
-//! - [`HttpReplay`] keeps what another attempt needs, if the body is known and small. A stream is sent once and never
-//!   buffered.
+//! - [`HttpReplay`] keeps what another attempt needs: bytes if they are few, and of a stream what has been read, until that
+//!   is more than a little. Nothing waits for the rest of it.
 //! - [`HttpEndpoints`] makes an HTTP client for each endpoint. [`Addressed`] turns any client into the service of one
 //!   endpoint: whatever host a request names, it goes to that endpoint, its path and query untouched. Its errors tell
 //!   whether the request may have been sent.

@@ -4,12 +4,20 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::{
-    convert::Infallible, fmt::Debug, future::Future, net::SocketAddr, pin::pin, sync::mpsc, thread,
+    convert::Infallible,
+    fmt::Debug,
+    future::Future,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::mpsc,
+    task::{Context, Poll, Waker},
+    thread,
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
-use http_body_util::BodyExt;
+use http::{HeaderValue, Method, Request, Response, header};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt, StreamBody};
 use hyper_util::{
     client::legacy::Client,
     rt::{TokioExecutor, TokioIo},
@@ -173,4 +181,36 @@ impl Finish for Guard {
     fn finish(&mut self, outcome: Outcome) {
         assert!(outcome.is_success());
     }
+}
+
+/// A request whose body is a stream of constants.
+fn put_of_a_stream() -> Request<Body> {
+    let frames =
+        (0..20).map(|_| Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[b'x'; 100]))));
+    let body = Body::new(StreamBody::new(tokio_stream::iter(frames)));
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::PUT;
+    request
+}
+
+#[test]
+fn a_stream_that_is_kept_costs_one_allocation_and_the_room_for_what_is_recorded() {
+    let mut request = put_of_a_stream();
+    let mut kept = None;
+    let keeping = allocation_counter::measure(|| kept = HttpReplay::new().keep(&mut request));
+    assert_eq!(keeping.count_total, 1);
+
+    let mut body = request.into_body();
+    let mut frame = || {
+        let mut cx = Context::from_waker(Waker::noop());
+        let polled = Pin::new(&mut body).poll_frame(&mut cx);
+        assert!(matches!(polled, Poll::Ready(Some(Ok(_)))), "{polled:?}");
+    };
+    let mut reading =
+        |frames| allocation_counter::measure(|| (0..frames).for_each(|_| frame())).count_total;
+    assert_eq!(reading(10), 1, "1 KiB at first");
+    assert_eq!(reading(5), 1, "then twice that");
+    kept = None;
+    assert_eq!(reading(5), 0, "nobody can want it again");
+    assert!(kept.is_none());
 }

@@ -14,6 +14,11 @@ use crate::support::{class_of, get, h2_client, post, refusal, seen, serve, track
 
 /// Speaks as much HTTP/2 as it takes to answer the first request with `frames`, and reads until the client closes.
 async fn h2_answer(frames: impl IntoIterator<Item = Vec<u8>>) -> Endpoint {
+    h2_answer_to(HEADERS, frames).await
+}
+
+/// Answers as soon as a frame of this `kind` has come.
+async fn h2_answer_to(kind: u8, frames: impl IntoIterator<Item = Vec<u8>>) -> Endpoint {
     let answer: Vec<u8> = frames.into_iter().flatten().collect();
     serve(move |mut stream| {
         let answer = answer.clone();
@@ -25,7 +30,7 @@ async fn h2_answer(frames: impl IntoIterator<Item = Vec<u8>>) -> Endpoint {
                 stream.read_exact(&mut head).await?;
                 let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
                 stream.read_exact(&mut vec![0; length as usize]).await?;
-                if head[3] == HEADERS {
+                if head[3] == kind {
                     stream.write_all(&answer).await?;
                     stream.shutdown().await?;
                     let _ = stream.read_to_end(&mut Vec::new()).await;
@@ -37,6 +42,7 @@ async fn h2_answer(frames: impl IntoIterator<Item = Vec<u8>>) -> Endpoint {
     .await
 }
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
@@ -53,6 +59,11 @@ fn reset(code: u8) -> Vec<u8> {
 
 fn go_away(last_stream: u8, code: u8) -> Vec<u8> {
     h2_frame(GOAWAY, 0, 0, &[0, 0, 0, last_stream, 0, 0, 0, code])
+}
+
+/// Refuses the first stream as one that it has not looked at, when some of the request's body is already there.
+pub(crate) async fn refusing_late() -> Endpoint {
+    h2_answer_to(DATA, [reset(7)]).await
 }
 
 // row 32

@@ -6,6 +6,7 @@
 mod bodies;
 mod errors;
 mod http2;
+mod streams;
 mod support;
 
 use bytes::Bytes;
