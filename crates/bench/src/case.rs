@@ -1,6 +1,8 @@
 //! A case: a binary that makes calls through one client, and says what they cost where it can tell by itself.
 
-use std::{future::Future, hint::black_box, process::ExitCode, time::Duration};
+use std::{
+    future::Future, hint::black_box, process::ExitCode, sync::Barrier, thread, time::Duration,
+};
 
 use tokio::runtime::{Builder, Runtime};
 use tower::BoxError;
@@ -19,7 +21,7 @@ trace    calls of one thread, then of another, between stores to an address that
 
 --endpoints N  how many endpoints there are to choose from, 1000
 --calls N      how many calls (a round), 10000
---warm N       how many calls before, three for each endpoint: what an endpoint does at its first call is not a call's
+--warm N       how many calls before, six for each endpoint: what an endpoint does at its first call is not a call's
 --still        the clock stands still: under an instrument time runs faster than calls do
 --pending      the service beneath is pending once
 --busy         the service beneath works for a microsecond
@@ -93,7 +95,7 @@ where
         inner: options.inner,
         clock,
     }))?;
-    let warm = options.warm.unwrap_or(3 * u64::from(options.endpoints));
+    let warm = options.warm.unwrap_or(6 * u64::from(options.endpoints));
     round(&runtime, client.clone(), warm)?;
     match options.mode {
         Mode::Calls => round(&runtime, client, options.calls),
@@ -141,16 +143,15 @@ fn time<C: Client>(runtime: &Runtime, client: C, calls: u64) -> Result<(), BoxEr
     Ok(())
 }
 
-/// Ten rounds of one task and of two in turn, on a runtime with two workers; the best of each counts.
+/// Ten rounds of one thread and of two in turn; the best of each counts.
 fn threads<C: Client>(runtime: &Runtime, client: C, calls: u64) -> Result<(), BoxError> {
     let (mut one, mut two) = (Duration::MAX, Duration::MAX);
     for _ in 0..10 {
-        one = one.min(tasks(runtime, &client, calls, 1)?);
-        two = two.min(tasks(runtime, &client, calls, 2)?);
+        one = one.min(at_once(runtime, &client, calls, 1)?);
+        two = two.min(at_once(runtime, &client, calls, 2)?);
     }
     #[allow(clippy::cast_precision_loss)]
-    let per_second =
-        |tasks: u32, took: Duration| (calls * u64::from(tasks)) as f64 / took.as_secs_f64();
+    let per_second = |threads: u64, took: Duration| (calls * threads) as f64 / took.as_secs_f64();
     println!(
         r#"{{"one":{:.0},"two":{:.0}}}"#,
         per_second(1, one),
@@ -159,21 +160,32 @@ fn threads<C: Client>(runtime: &Runtime, client: C, calls: u64) -> Result<(), Bo
     Ok(())
 }
 
-/// How long `number` tasks take that make `calls` calls each.
-fn tasks<C: Client>(
+/// How long `threads` threads take that make `calls` calls each, from when all have begun.
+///
+/// Not tasks: two that are spawned together may well run on one worker, one after the other.
+fn at_once<C: Client>(
     runtime: &Runtime,
     client: &C,
-    number: u64,
-    tasks: u32,
+    calls: u64,
+    threads: usize,
 ) -> Result<Duration, BoxError> {
-    let watch = Stopwatch::start();
-    let running: Vec<_> = (0..tasks)
-        .map(|_| runtime.spawn(calls(client.clone(), number)))
-        .collect();
-    for task in running {
-        runtime.block_on(task)??;
-    }
-    Ok(watch.elapsed())
+    let start = Barrier::new(threads + 1);
+    thread::scope(|scope| {
+        let caller = || {
+            let (start, client) = (&start, client.clone());
+            scope.spawn(move || {
+                start.wait();
+                round(runtime, client, calls)
+            })
+        };
+        let callers: Vec<_> = (0..threads).map(|_| caller()).collect();
+        start.wait();
+        let watch = Stopwatch::start();
+        for caller in callers {
+            caller.join().map_err(|_| "a call panicked")??;
+        }
+        Ok(watch.elapsed())
+    })
 }
 
 impl Options {

@@ -24,7 +24,7 @@ Checks everything that has to hold before a change lands, or runs the tests of o
 
 Usage: cargo xtask test [OPTIONS] [FILTER]
 
-Without FILTER, one after the other: fmt, clippy, tests, doctests, rustdoc, loom, deny, quickstart.
+Without FILTER, one after the other: fmt, clippy, tests, doctests, rustdoc, loom, deny, quickstart, bars.
 A stage that fails does not hide what the later ones find. The stages and their times are listed at
 the end; the last line counts the tests.
 

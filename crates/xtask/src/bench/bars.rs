@@ -16,14 +16,20 @@ pub(crate) struct Bar {
     measure: fn(&Results, &Growth) -> Option<f64>,
     /// What it is now where it is known not to hold: it may not become worse, and it leaves this table once it holds.
     exceeded: Option<f64>,
+    /// How far what is written down may be off without saying anything.
+    noise: f64,
 }
+
+/// Two binaries of the same source differ by so many instructions with what else is in them, so what lies between two of
+/// them is known no better.
+const BETWEEN_BINARIES: f64 = 50.0;
 
 /// How much worse than what is written down a figure that is known to be exceeded may be: another processor or a new
 /// release of the compiler move it by less.
 const SLACK: f64 = 0.02;
 
-/// The same for what is small.
-const LEAST_SLACK: f64 = 3.0;
+/// The same for what is small and one binary's.
+const OF_ONE_BINARY: f64 = 3.0;
 
 const MESH: &str = "mesh, 1,000";
 const PENDING: &str = "mesh, 1,000, pending once";
@@ -35,7 +41,8 @@ pub(crate) const ALL: &[Bar] = &[
         unit: "instructions",
         cases: &[MESH],
         measure: |results, _| net(results, MESH).instructions,
-        exceeded: Some(3_604.5),
+        exceeded: Some(3_414.9),
+        noise: OF_ONE_BINARY,
     },
     Bar {
         what: "a call, inner pending once",
@@ -43,7 +50,8 @@ pub(crate) const ALL: &[Bar] = &[
         unit: "instructions",
         cases: &[PENDING],
         measure: |results, _| net(results, PENDING).instructions,
-        exceeded: Some(4_340.5),
+        exceeded: Some(4_139.3),
+        noise: OF_ONE_BINARY,
     },
     Bar {
         what: "a call, inner ready",
@@ -52,6 +60,7 @@ pub(crate) const ALL: &[Bar] = &[
         cases: &[MESH],
         measure: |results, _| net(results, MESH).allocations,
         exceeded: None,
+        noise: OF_ONE_BINARY,
     },
     Bar {
         what: "a call, inner pending once",
@@ -60,6 +69,7 @@ pub(crate) const ALL: &[Bar] = &[
         cases: &[PENDING],
         measure: |results, _| net(results, PENDING).allocations,
         exceeded: None,
+        noise: OF_ONE_BINARY,
     },
     Bar {
         what: "a call, inner ready",
@@ -68,6 +78,7 @@ pub(crate) const ALL: &[Bar] = &[
         cases: &[MESH],
         measure: |results, _| net(results, MESH).clock_reads,
         exceeded: None,
+        noise: OF_ONE_BINARY,
     },
     Bar {
         what: "a call, inner pending once",
@@ -76,6 +87,7 @@ pub(crate) const ALL: &[Bar] = &[
         cases: &[PENDING],
         measure: |results, _| net(results, PENDING).clock_reads,
         exceeded: None,
+        noise: OF_ONE_BINARY,
     },
     Bar {
         what: "a call, inner ready",
@@ -84,6 +96,7 @@ pub(crate) const ALL: &[Bar] = &[
         cases: &[MESH],
         measure: |results, _| net(results, MESH).timers,
         exceeded: None,
+        noise: OF_ONE_BINARY,
     },
     Bar {
         what: "a call, inner pending once",
@@ -92,6 +105,7 @@ pub(crate) const ALL: &[Bar] = &[
         cases: &[PENDING],
         measure: |results, _| net(results, PENDING).timers,
         exceeded: None,
+        noise: OF_ONE_BINARY,
     },
     Bar {
         what: "a breaker alone, with its own two clock reads",
@@ -100,6 +114,7 @@ pub(crate) const ALL: &[Bar] = &[
         cases: &["breaker"],
         measure: |results, _| net(results, "breaker").instructions,
         exceeded: Some(231.0),
+        noise: OF_ONE_BINARY,
     },
     Bar {
         what: "what the breaker adds in the mesh",
@@ -107,7 +122,8 @@ pub(crate) const ALL: &[Bar] = &[
         unit: "instructions",
         cases: &["without breaker"],
         measure: |results, _| net(results, "without breaker").instructions,
-        exceeded: Some(61.6),
+        exceeded: Some(60.8),
+        noise: BETWEEN_BINARIES,
     },
     Bar {
         what: "what retry and its budget add in the mesh",
@@ -115,7 +131,8 @@ pub(crate) const ALL: &[Bar] = &[
         unit: "instructions",
         cases: &["without retry"],
         measure: |results, _| net(results, "without retry").instructions,
-        exceeded: Some(1_449.5),
+        exceeded: Some(1_051.8),
+        noise: BETWEEN_BINARIES,
     },
     Bar {
         what: "what the bulkhead adds in the mesh",
@@ -123,7 +140,8 @@ pub(crate) const ALL: &[Bar] = &[
         unit: "instructions",
         cases: &["without bulkhead"],
         measure: |results, _| net(results, "without bulkhead").instructions,
-        exceeded: Some(407.3),
+        exceeded: Some(449.8),
+        noise: BETWEEN_BINARIES,
     },
     Bar {
         what: "what a recorder of all metrics adds",
@@ -133,7 +151,8 @@ pub(crate) const ALL: &[Bar] = &[
         measure: |results, _| {
             Some(net(results, RECORDED).instructions? - net(results, MESH).instructions?)
         },
-        exceeded: Some(73.8),
+        exceeded: Some(73.1),
+        noise: BETWEEN_BINARIES,
     },
     Bar {
         what: "the spread of a pick from 10 to 100,000 endpoints",
@@ -143,6 +162,7 @@ pub(crate) const ALL: &[Bar] = &[
         cases: &PICKS,
         measure: |results, _| spread(results, PICKS),
         exceeded: None,
+        noise: OF_ONE_BINARY,
     },
     Bar {
         what: "memory for an endpoint, without its connection",
@@ -151,6 +171,7 @@ pub(crate) const ALL: &[Bar] = &[
         cases: &[],
         measure: |_, growth| growth.bytes_per_endpoint,
         exceeded: None,
+        noise: OF_ONE_BINARY,
     },
 ];
 
@@ -195,8 +216,10 @@ impl Bar {
         match self.exceeded {
             None if measured <= self.at_most => Verdict::Holds,
             None => Verdict::Exceeded,
-            Some(_) if measured <= self.at_most => Verdict::HoldsByNow,
-            Some(known) if measured <= known + (known * SLACK).max(LEAST_SLACK) => {
+            Some(known) if measured <= self.at_most && measured < known - self.noise => {
+                Verdict::HoldsByNow
+            }
+            Some(known) if measured <= known + (known * SLACK).max(self.noise) => {
                 Verdict::StillExceeded
             }
             Some(_) => Verdict::Exceeded,
@@ -214,6 +237,11 @@ pub(crate) fn check(bars: &[Bar], results: &Results, growth: &Growth) -> (String
         let shown = measured.map_or("-".to_owned(), |measured| format!("{measured:.1}"));
         let remark = match (verdict, bar.exceeded) {
             (Verdict::Holds, _) => "ok".to_owned(),
+            (Verdict::StillExceeded, Some(was)) if measured <= Some(bar.at_most) => {
+                format!(
+                    "holds, though by less than it moves by itself ({was:.1} when it was written down)"
+                )
+            }
             (Verdict::StillExceeded, Some(was)) => {
                 known += 1;
                 format!("EXCEEDED, as is known ({was:.1} when it was written down)")
@@ -253,6 +281,7 @@ mod tests {
             cases: &[MESH],
             measure: |results, _| results.gross(MESH).instructions,
             exceeded,
+            noise: OF_ONE_BINARY,
         }
     }
 
@@ -283,6 +312,18 @@ mod tests {
     #[test]
     fn what_is_met_has_to_be_taken_off_the_known_ones() {
         assert!(!passes(bar(800.0, Some(1_000.0)), &at(800.0)));
+    }
+
+    #[test]
+    fn what_is_met_by_less_than_its_noise_may_stay() {
+        let noisy = |at_most| Bar {
+            noise: 50.0,
+            ..bar(at_most, Some(70.0))
+        };
+        assert!(passes(noisy(60.0), &at(30.0)));
+        assert!(passes(noisy(60.0), &at(120.0)));
+        assert!(!passes(noisy(60.0), &at(10.0)));
+        assert!(!passes(noisy(60.0), &at(121.0)));
     }
 
     #[test]

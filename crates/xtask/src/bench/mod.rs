@@ -5,6 +5,7 @@ mod cases;
 mod growth;
 mod lackey;
 mod measure;
+mod readme;
 mod report;
 mod valgrind;
 
@@ -17,6 +18,8 @@ use self::growth::Growth;
 use self::measure::{Lab, Results};
 use self::report::Origin;
 use self::valgrind::Valgrind;
+use crate::summary::Outcome;
+use crate::test::Run;
 use crate::workspace::Workspace;
 
 /// What of the bench is wanted.
@@ -44,6 +47,11 @@ pub(crate) fn run(options: &BenchOptions) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The stage of `cargo xtask test`: a run of its own, so that it is ended with the others when the time is up.
+pub(crate) fn stage(run: &Run<'_>) -> Outcome {
+    run.check(&mut run.workspace.cargo(["xtask", "bench", "--check"]))
 }
 
 fn table(workspace: &Workspace, filters: &[String], json: bool) -> Result<(), String> {
@@ -101,7 +109,7 @@ fn publish(
             "crates/bench/results/latest.md",
             report::markdown(origin, cases, results, growth),
         ),
-        ("README.md", report::into_readme(&readme, results)?),
+        ("README.md", readme::into_readme(&readme, results)?),
     ];
     for (file, text) in files {
         let path = workspace.root().join(file);

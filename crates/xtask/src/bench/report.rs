@@ -1,11 +1,11 @@
-//! The table, as Markdown and as JSON, and the excerpt that the README shows.
+//! The table, as Markdown and as JSON.
 
 use std::fmt::Write as _;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::cases::{self, Case, Group, Shown};
+use super::cases::{Case, Group, Shown};
 use super::growth::Growth;
 use super::measure::{Figures, Results};
 use super::valgrind::Valgrind;
@@ -153,7 +153,7 @@ What one call costs **above the plain service** that it ends in (the first rows,
 a case, fat LTO, one codegen unit. They repeat.
 - **clock reads** and **timers** of ours by the injected clock; of the peers by callgrind, as calls of `clock_gettime` and \
 of tokio's registration of timers.
-- **contended writes**: stores to cache lines to which the calls of another thread store, too, by valgrind's lackey; \
+- **contended writes**: stores to cache lines to which the calls of another thread store, too, by valgrind's lackey, over ten endpoints; \
 memory of a thread's own is not among them.
 - **x bare**: nanoseconds of the whole call over those of the plain service, all cases in turn, the best of several rounds. \
 Not comparable between `bare` and `bare, http`.
@@ -212,7 +212,7 @@ fn title(case: &Case) -> &str {
     }
 }
 
-fn row(case: &Case, results: &Results) -> [String; 9] {
+pub(crate) fn row(case: &Case, results: &Results) -> [String; 9] {
     let net = results.net(case);
     let bare = case.above.map(|above| results.gross(above));
     let times_bare = match (case.shown, bare) {
@@ -324,54 +324,6 @@ fn grouped_number(number: u64) -> String {
     grouped(number as f64, 0)
 }
 
-/// What the README shows of it: a column each, with its heading.
-const EXCERPT: [(&str, &str); 6] = [
-    ("mesh, 1,000", "tower-mesh, all of it"),
-    ("mesh, 1,000, pending once", "when it has to wait"),
-    ("tower: buffer, balance, 1,000", "tower: buffer, balance"),
-    (
-        "tower: timeout, retry, budget, limit",
-        "tower: timeout, retry, budget, limit",
-    ),
-    (
-        "tower-resilience: breaker, retry, timeout, bulkhead",
-        "tower-resilience: breaker, retry, timeout, bulkhead",
-    ),
-    (
-        "seatbelt: timeout, retry, breaker",
-        "seatbelt: timeout, retry, breaker",
-    ),
-];
-
-const BEGIN: &str = "<!-- cargo xtask bench: begin -->\n";
-const END: &str = "<!-- cargo xtask bench: end -->";
-
-/// `readme` with the excerpt between its markers.
-pub(crate) fn into_readme(readme: &str, results: &Results) -> Result<String, String> {
-    let (before, rest) = readme
-        .split_once(BEGIN)
-        .ok_or_else(|| format!("README.md lacks {BEGIN}"))?;
-    let (_, after) = rest
-        .split_once(END)
-        .ok_or_else(|| format!("README.md lacks {END}"))?;
-    Ok(format!("{before}{BEGIN}{}{END}{after}", excerpt(results)))
-}
-
-fn excerpt(results: &Results) -> String {
-    let rows = EXCERPT.map(|(name, _)| row(cases::named(name), results));
-    let headings = EXCERPT.map(|(_, heading)| heading).join(" | ");
-    let mut text = format!("| | {headings} |\n|---|{}\n", "---:|".repeat(EXCERPT.len()));
-    for (heading, column) in [
-        ("instructions", 0),
-        ("allocations", 1),
-        ("two threads over one", 7),
-    ] {
-        let figures: Vec<_> = rows.iter().map(|row| row[column].as_str()).collect();
-        let _ = writeln!(text, "| {heading} | {} |", figures.join(" | "));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -385,37 +337,6 @@ mod tests {
         assert_eq!(short(2.0), "2");
         assert_eq!(short(-0.001), "0");
         assert_eq!(short(0.25), "0.25");
-    }
-
-    #[test]
-    fn only_what_is_between_the_markers_changes() {
-        let readme = format!("# A\n{BEGIN}old\n{END}\n# B\n");
-        let figures = Figures {
-            instructions: Some(1_000.4),
-            ..Figures::default()
-        };
-        let results = Results::default().with("mesh, 1,000", figures).with(
-            "bare, http",
-            Figures {
-                instructions: Some(0.0),
-                ..Figures::default()
-            },
-        );
-        let new = into_readme(&readme, &results).expect("has markers");
-        assert!(
-            new.starts_with(&format!("# A\n{BEGIN}| | tower-mesh")),
-            "{new}"
-        );
-        assert!(new.contains("| instructions | 1,000 | – |"), "{new}");
-        assert!(new.ends_with(&format!("{END}\n# B\n")), "{new}");
-        assert!(into_readme("# A\n", &results).is_err());
-    }
-
-    #[test]
-    fn the_excerpt_names_cases_that_exist() {
-        EXCERPT
-            .into_iter()
-            .for_each(|(name, _)| assert_eq!(cases::named(name).name, name));
     }
 
     #[test]
