@@ -71,7 +71,7 @@ pub enum Idempotent {
 /// A stream costs 1 allocation when it is kept, and its record, which holds copies, never more than the limit: a share of
 /// a frame would hold the buffer the frame was cut from, however large. (One frame can come on top, if it is being
 /// read in the very moment in which another attempt is made ready.) Each frame that is recorded takes an uncontended lock
-/// twice. A stream of a request that is not idempotent is recorded too: an HTTP/2 server may refuse a request, without
+/// twice, and once more when the connection asks whether it was the last. A stream of a request that is not idempotent is recorded too: an HTTP/2 server may refuse a request, without
 /// having looked at it, when some of the body is already gone.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpReplay {

@@ -453,3 +453,5 @@ impl error::Error for Interrupted {}
 mod model;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod threads;
