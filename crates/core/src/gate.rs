@@ -1,5 +1,7 @@
 //! Whether an endpoint may be called: judges write it, the balancer reads it.
 
+mod panic;
+
 use std::{
     any::Any,
     fmt,
@@ -66,6 +68,17 @@ pub enum Standing {
     Limited,
     /// No call is admitted.
     Shut(Shut),
+}
+
+/// How an endpoint counts when it is asked how many of a service are out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// It takes calls.
+    In,
+    /// A judge keeps calls from it: unhealthy, ejected, or its breaker is open or on probation.
+    Out,
+    /// Somebody keeps calls from it on purpose: it drains, or its breaker is forced open. It is not counted at all.
+    Withdrawn,
 }
 
 /// A gate is shut.
@@ -146,6 +159,29 @@ pub trait Judge: Any + fmt::Debug + Send + Sync {
 
     /// A probe admitted with `ticket` was abandoned: it says nothing, and its place is free again.
     fn release(&self, ticket: Ticket);
+
+    /// How the endpoint counts while this judge's flag is raised; by default as out. Only the breaker is asked, who is
+    /// flagged by another judge is out.
+    fn availability(&self) -> Availability {
+        Availability::Out
+    }
+
+    /// As [`standing`](Self::standing), in a panic: see [`admit_in_panic`](Self::admit_in_panic).
+    fn standing_in_panic(&self, now: Instant) -> Standing {
+        self.standing(now)
+    }
+
+    /// Admits a call in a panic, when so many endpoints are out that it is more likely the judges who are wrong: only the
+    /// breaker is asked then, and may hand out a place out of turn. It must be bounded, for the endpoint may be dead.
+    ///
+    /// By default a panic changes nothing: who is shut refuses.
+    ///
+    /// # Errors
+    ///
+    /// [`Shut`] if the call may not be made even so, with the earliest time at which it might.
+    fn admit_in_panic(&self, now: Instant) -> Result<Ticket, Shut> {
+        self.admit(now)
+    }
 }
 
 /// A judge's hand on the gate that it was attached to.

@@ -49,7 +49,7 @@ pub use self::{
     at_endpoint::AtEndpoint,
     endpoint::{Endpoint, Health, InvalidWeight, Weight},
     endpoints::{EndpointSet, Endpoints, Resolution, Subscriber},
-    gate::{Gate, GateHandle, Judge, JudgeKind, Shut, Standing, Ticket},
+    gate::{Availability, Gate, GateHandle, Judge, JudgeKind, Shut, Standing, Ticket},
     kv::{Key, KeyValue, KeyValueError, Lease, Prefix},
     load::{Load, Sampling},
     memory::{MemoryKeyValue, MemoryRegistry},
