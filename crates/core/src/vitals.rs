@@ -97,15 +97,42 @@ impl Vitals {
         sampling: Sampling,
     ) -> Result<Attempt, Shut> {
         let ticket = self.gate.admit(start)?;
+        Ok(self.begin(ticket, start, clock, sampling))
+    }
+
+    /// Admits one attempt in a panic, see [`Gate::admit_in_panic`].
+    ///
+    /// # Errors
+    ///
+    /// As [`attempt`](Self::attempt).
+    #[cold]
+    pub fn attempt_in_panic(
+        self: &Arc<Self>,
+        start: Instant,
+        clock: &Clock,
+        sampling: Sampling,
+    ) -> Result<Attempt, Shut> {
+        let ticket = self.gate.admit_in_panic(start)?;
+        Ok(self.begin(ticket, start, clock, sampling))
+    }
+
+    #[inline(always)]
+    fn begin(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        start: Instant,
+        clock: &Clock,
+        sampling: Sampling,
+    ) -> Attempt {
         self.load.begin();
-        Ok(Attempt {
+        Attempt {
             vitals: Arc::clone(self),
             source: clock.source().clone(),
             start,
             ticket,
             sampling,
             finished: false,
-        })
+        }
     }
 }
 
