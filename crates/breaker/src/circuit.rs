@@ -44,6 +44,8 @@ pub(crate) struct Circuit {
     since: Dated,
     /// Open: until when. Half-open: when the lease of the newest probe ends.
     until: Dated,
+    /// Open or half-open: when calls have opened it, whatever became of probes since.
+    tripped: Dated,
     run: Run,
     failures: Option<Rule>,
     /// Boxed, as few have one and every endpoint would have room for it.
@@ -52,14 +54,17 @@ pub(crate) struct Circuit {
     slow_from: u64,
 }
 
+/// In a panic the second probe is due after this part of the open time, if the first has failed at once.
+const SOONEST: u32 = 20;
+
 /// What a call finds that asks for admission.
 enum Way {
     /// It goes through.
     Free,
     /// It is refused, until this time if that is known.
     Shut(Option<Instant>),
-    /// It may become a probe, if it brings this phase about.
-    Probe(Phase),
+    /// It may become a probe, if it brings this phase about, for this reason if that is a transition.
+    Probe(Phase, Reason),
     /// It goes through with this chance.
     Chance(f64),
     /// It goes through, and the ramp is over if it brings this phase about.
@@ -79,6 +84,7 @@ impl Circuit {
             phase: AtomicU64::new(Phase::START.pack()),
             since: Dated::new(Phase::START.epoch, now),
             until: Dated::new(Phase::START.epoch, Instant::NEVER),
+            tripped: Dated::new(Phase::START.epoch, now),
             run: Run::default(),
             failures: policy.failure_rule(),
             slow: policy.slow_rule().map(Box::new),
@@ -93,11 +99,12 @@ impl Circuit {
 
     /// How open it would leave the gate.
     pub(crate) fn standing(&self, now: Instant) -> Standing {
-        match self.way(self.phase(), now) {
-            Way::Free | Way::Over(_) => Standing::Open,
-            Way::Probe(_) | Way::Chance(_) => Standing::Limited,
-            Way::Shut(until) => Standing::Shut(shut(until)),
-        }
+        stands(self.way(self.phase(), now))
+    }
+
+    /// How open it would leave the gate in a panic.
+    pub(crate) fn standing_in_panic(&self, now: Instant) -> Standing {
+        stands(self.way_in_panic(self.phase(), now))
     }
 
     /// Admits a call if every call is admitted.
@@ -108,10 +115,24 @@ impl Circuit {
 
     /// Admits a call if it may be one of those that are, and says what that has changed.
     pub(crate) fn admit_limited(&self, now: Instant) -> (Result<Ticket, Shut>, Option<Change>) {
+        self.admit_by(now, Self::way)
+    }
+
+    /// The same in a panic: an open breaker may give the first place before its time is up.
+    pub(crate) fn admit_in_panic(&self, now: Instant) -> (Result<Ticket, Shut>, Option<Change>) {
+        self.admit_by(now, Self::way_in_panic)
+    }
+
+    #[inline(always)]
+    fn admit_by(
+        &self,
+        now: Instant,
+        way: impl Fn(&Self, Phase, Instant) -> Way,
+    ) -> (Result<Ticket, Shut>, Option<Change>) {
         loop {
             let phase = self.phase();
             let admitted = Ok(Ticket::new(phase.epoch, false));
-            match self.way(phase, now) {
+            match way(self, phase, now) {
                 Way::Free => return (admitted, None),
                 Way::Shut(until) => return (Err(shut(until)), None),
                 Way::Chance(share) if self.rng.unit() < share => return (admitted, None),
@@ -121,15 +142,15 @@ impl Circuit {
                         return (Ok(Ticket::new(next.epoch, false)), Some(change));
                     }
                 }
-                Way::Probe(next) if next.epoch == phase.epoch => {
+                Way::Probe(next, _) if next.epoch == phase.epoch => {
                     // The lease before the place: else the places of a moment ago might seem to have run out.
                     self.until.set(phase.epoch, now + self.policy.lease());
                     if self.swap(phase, next) {
                         return (Ok(Ticket::new(next.epoch, true)), None);
                     }
                 }
-                Way::Probe(next) => {
-                    if let Some(change) = self.step(phase, next, now, Reason::OpenTimeOver) {
+                Way::Probe(next, reason) => {
+                    if let Some(change) = self.step(phase, next, now, reason) {
                         return (Ok(Ticket::new(next.epoch, true)), Some(change));
                     }
                 }
@@ -140,14 +161,15 @@ impl Circuit {
     fn way(&self, phase: Phase, now: Instant) -> Way {
         let until = || self.until.get(phase.epoch);
         let is_over = || until().is_some_and(|until| now >= until);
+        let probe = |next| Way::Probe(next, Reason::OpenTimeOver);
         match phase.state {
             State::Closed | State::ForcedClosed => Way::Free,
             State::ForcedOpen => Way::Shut(None),
-            State::Open if is_over() => Way::Probe(phase.probe()),
+            State::Open if is_over() => probe(phase.probe()),
             State::Open => Way::Shut(until()),
             State::HalfOpen => match phase.another_probe(&self.policy) {
-                Some(next) => Way::Probe(next),
-                None if is_over() => Way::Probe(phase.renew()),
+                Some(next) => probe(next),
+                None if is_over() => probe(phase.renew()),
                 // When a probe comes back is not known; the end of its lease would scare callers away for nothing.
                 None => Way::Shut(None),
             },
@@ -156,6 +178,33 @@ impl Circuit {
                 None => Way::Over(phase.enter(State::Closed)),
             },
         }
+    }
+
+    /// As [`way`](Self::way), when so many endpoints are out that it may well be the breaker that is wrong.
+    ///
+    /// What calls have opened is probed at once, so an error of judgement costs one call. After a probe that has failed the
+    /// next is due when it has been out for as long again, at most the open time without its doublings: who was wrong for
+    /// a moment is wrong for twice as long at worst, and the dead get a trickle, however many call.
+    fn way_in_panic(&self, phase: Phase, now: Instant) -> Way {
+        if phase.state != State::Open {
+            return self.way(phase, now);
+        }
+        match self.due_in_panic(phase) {
+            Some(due) if now >= due => Way::Probe(phase.probe_early(), Reason::Panic),
+            due => Way::Shut(due),
+        }
+    }
+
+    fn due_in_panic(&self, phase: Phase) -> Option<Instant> {
+        let (since, until) = (self.since(phase)?, self.until.get(phase.epoch)?);
+        if phase.failed == 0 {
+            return Some(since);
+        }
+        let most = self.policy.undoubled(phase.openings, until.since(since));
+        let out_for = since.since(self.tripped.get(phase.epoch)?);
+        // Of two times that are told early the difference may be late.
+        let out_for = out_for.saturating_sub(Dated::EARLY);
+        Some(since + out_for.clamp(most / SOONEST, most))
     }
 
     /// Counts a success where there is no more to do, as after nearly every call: it is no probe, and no rule asks how
@@ -310,6 +359,11 @@ impl Circuit {
             _ => Instant::NEVER,
         };
         self.until.set(to.epoch, until);
+        let tripped = match from.state {
+            State::Open | State::HalfOpen => self.tripped.get(from.epoch),
+            _ => None,
+        };
+        self.tripped.set(to.epoch, tripped.unwrap_or(now));
     }
 
     fn swap(&self, from: Phase, to: Phase) -> bool {
@@ -356,6 +410,14 @@ fn count(rule: Option<&Rule>, against: bool, epoch: u32, now: Instant) -> bool {
     };
     rule.record(against, epoch, now);
     against && rule.is_broken(epoch, now)
+}
+
+fn stands(way: Way) -> Standing {
+    match way {
+        Way::Free | Way::Over(_) => Standing::Open,
+        Way::Probe(..) | Way::Chance(_) => Standing::Limited,
+        Way::Shut(until) => Standing::Shut(shut(until)),
+    }
 }
 
 fn shut(until: Option<Instant>) -> Shut {

@@ -4,6 +4,8 @@
 //! atomic word, so that nothing has to be cleared when the next begins, and nobody who comes late from an old one can
 //! write into it: there is no moment between a check and a write.
 
+use std::time::Duration;
+
 use tower_mesh_core::{
     Instant,
     sync::{AtomicU64, Ordering},
@@ -46,6 +48,9 @@ pub(crate) struct Dated(AtomicU64);
 const TAG: u64 = (1 << 10) - 1;
 
 impl Dated {
+    /// How much too early it may be told.
+    pub(crate) const EARLY: Duration = Duration::from_nanos(TAG);
+
     pub(crate) fn new(epoch: u32, at: Instant) -> Self {
         Self(AtomicU64::new(date(epoch, at)))
     }

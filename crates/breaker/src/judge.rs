@@ -10,7 +10,7 @@ use std::{
 };
 
 use tower_mesh_core::{
-    Clock, GateHandle, Instant, Judge, Outcome, Rng, Shut, Standing, Ticket, frame,
+    Availability, Clock, GateHandle, Instant, Judge, Outcome, Rng, Shut, Standing, Ticket, frame,
 };
 
 use crate::{
@@ -168,6 +168,21 @@ impl Judge for BreakerJudge {
 
     fn release(&self, ticket: Ticket) {
         self.circuit.release(ticket);
+    }
+
+    fn availability(&self) -> Availability {
+        self.state().availability()
+    }
+
+    fn standing_in_panic(&self, now: Instant) -> Standing {
+        self.circuit.standing_in_panic(now)
+    }
+
+    // Who is refused here has been refused, and counted, by `admit`.
+    fn admit_in_panic(&self, now: Instant) -> Result<Ticket, Shut> {
+        let (admitted, change) = self.circuit.admit_in_panic(now);
+        self.tell(change);
+        admitted
     }
 }
 

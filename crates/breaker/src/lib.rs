@@ -8,6 +8,11 @@
 //! are refused. If the probes come back well it closes, through a ramp if there is one; if not, it is open for twice as
 //! long. [`Policy`] has the numbers, and where they are from.
 //!
+//! A balancer that finds most endpoints out does not believe all their breakers: it may ask for a probe before the open
+//! time is over. What calls have opened gives one at once; after a probe that has failed the next is due when the endpoint
+//! has been out for as long again, at most the first open time. There are no more places for that than for any probe, and
+//! an early one that fails lengthens nothing.
+//!
 //! A call that its caller gives up says nothing of the service; if it was a probe, another takes its place. A call that
 //! the mesh itself gives up because its time is over has failed, and so has one that panics. What a call reports that
 //! began before the last transition changes nothing: late successes do not close it, late failures do not open it

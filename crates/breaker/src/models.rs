@@ -44,6 +44,10 @@ impl Judge for Judging {
     fn release(&self, ticket: Ticket) {
         self.0.release(ticket);
     }
+
+    fn admit_in_panic(&self, now: Instant) -> Result<Ticket, Shut> {
+        self.0.admit_in_panic(now).0
+    }
 }
 
 /// One failure opens it for a second, one probe at a time closes it.
@@ -146,6 +150,71 @@ fn never_more_probes_are_out_than_may_be_and_none_is_at_rest() {
         probe(&vitals, false);
         other.join().expect("no panic");
         assert_eq!(circuit.phase().out, 0);
+        assert_gate_agrees(&circuit, &vitals);
+    });
+}
+
+#[test]
+fn of_two_in_a_panic_one_gets_the_place_out_of_turn() {
+    model(|| {
+        let (circuit, vitals, _) = opened();
+        let ask = |vitals: &Vitals| vitals.gate().admit_in_panic(NOW);
+        let other = {
+            let vitals = Arc::clone(&vitals);
+            thread::spawn(move || ask(&vitals))
+        };
+        let (here, there) = (ask(&vitals), other.join().expect("no panic"));
+        assert!(here.is_ok() != there.is_ok());
+        assert_eq!(circuit.phase().out, 1);
+        let probe = here.or(there).expect("one of them");
+        assert!(probe.is_probe());
+        success(&circuit, probe, NOW);
+        assert_eq!(circuit.phase().state, State::Closed);
+        assert_gate_agrees(&circuit, &vitals);
+    });
+}
+
+#[test]
+fn a_place_out_of_turn_and_one_in_turn_are_one_place() {
+    model(|| {
+        let (circuit, vitals, _) = opened();
+        let other = {
+            let vitals = Arc::clone(&vitals);
+            thread::spawn(move || vitals.gate().admit_in_panic(NOW + S))
+        };
+        let here = vitals.gate().admit(NOW + S);
+        let there = other.join().expect("no panic");
+        assert!(here.is_ok() != there.is_ok());
+        let probe = here.or(there).expect("one of them");
+        failure(&circuit, probe, NOW + S);
+        let phase = circuit.phase();
+        assert_eq!((phase.state, phase.failed), (State::Open, 1));
+        assert!((1..=2).contains(&phase.openings));
+        let shut = vitals.gate().admit_in_panic(NOW + S).expect_err("not yet");
+        assert!(shut.until() > Some(NOW + S));
+    });
+}
+
+#[test]
+fn who_asks_in_a_panic_while_calls_open_it_finds_it_closed_open_or_on_probation() {
+    model(|| {
+        let (circuit, vitals) = circuit(touchy());
+        let before = vitals.gate().admit(NOW).expect("it is closed");
+        let opening = {
+            let circuit = Arc::clone(&circuit);
+            thread::spawn(move || failure(&circuit, before, NOW))
+        };
+        let ticket = vitals.gate().admit_in_panic(NOW);
+        opening.join().expect("no panic");
+        let phase = circuit.phase();
+        match ticket {
+            Ok(ticket) if ticket.is_probe() => assert_eq!(
+                (phase.state, phase.out, phase.epoch),
+                (State::HalfOpen, 1, ticket.epoch())
+            ),
+            // It was closed, or not dated yet.
+            _ => assert_eq!(phase.state, State::Open),
+        }
         assert_gate_agrees(&circuit, &vitals);
     });
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tower_mesh_core::Ticket;
+use tower_mesh_core::{Availability, Ticket};
 
 use crate::policy::Policy;
 
@@ -52,6 +52,15 @@ impl State {
         matches!(self, Self::ForcedOpen | Self::ForcedClosed)
     }
 
+    /// How an endpoint in it counts among those of its service.
+    pub(crate) const fn availability(self) -> Availability {
+        match self {
+            Self::Closed | Self::Ramping | Self::ForcedClosed => Availability::In,
+            Self::Open | Self::HalfOpen => Availability::Out,
+            Self::ForcedOpen => Availability::Withdrawn,
+        }
+    }
+
     /// Whether the breaker has to be asked before a call: its flag on the gate.
     pub(crate) const fn limits(self) -> bool {
         !matches!(self, Self::Closed | Self::ForcedClosed)
@@ -75,7 +84,7 @@ pub(crate) struct Phase {
     pub(crate) out: u8,
     /// Probes that have come back.
     pub(crate) done: u8,
-    /// Those of them that have failed.
+    /// Those of them that have failed. While open: those that have opened it, so none if it was opened by calls.
     pub(crate) failed: u8,
 }
 
@@ -141,6 +150,15 @@ impl Phase {
         }
     }
 
+    /// Half-open before its time is up. Should this probe fail, it opens for no longer than it would have been open: nobody
+    /// has waited. Should it come back well, there was less to be remembered.
+    pub(crate) fn probe_early(self) -> Self {
+        Self {
+            openings: self.openings.saturating_sub(1),
+            ..self.probe()
+        }
+    }
+
     /// One more probe under way, if there is a place: no more at once than may be, and in all no more than are needed.
     pub(crate) fn another_probe(self, policy: &Policy) -> Option<Self> {
         let is_free = self.out < policy.most_probes()
@@ -183,7 +201,10 @@ impl Phase {
             ..self.abandon()
         };
         if policy.reopens(settled.failed) {
-            settled.open(settled.openings)
+            Self {
+                failed: settled.failed,
+                ..settled.open(settled.openings)
+            }
         } else if settled.done < policy.probes_needed() {
             settled
         } else if policy.ramps() {
@@ -230,7 +251,7 @@ mod tests {
             let next = phase.settle(failed, &policy);
             prop_assert!(next.state == phase.state || next.epoch == phase.epoch.wrapping_add(1));
             prop_assert_eq!(Phase::unpack(next.pack()), next);
-            for next in [phase.open(phase.openings), phase.probe(), phase.renew(), phase.abandon()] {
+            for next in [phase.open(phase.openings), phase.probe(), phase.probe_early(), phase.renew(), phase.abandon()] {
                 prop_assert_eq!(Phase::unpack(next.pack()), next);
             }
             if let Some(next) = phase.another_probe(&policy) {
@@ -268,6 +289,19 @@ mod tests {
         phase = phase.another_probe(&policy).unwrap();
         phase = phase.settle(true, &policy).renew();
         assert_eq!((phase.out, phase.done, phase.failed), (1, 1, 1));
+    }
+
+    #[test]
+    fn an_early_probe_that_fails_lengthens_nothing_and_one_that_succeeds_takes_a_doubling_back() {
+        let policy = Policy::default();
+        let open = Phase::START.open(2);
+        assert_eq!((open.openings, open.failed), (3, 0));
+        let again = open.probe_early().settle(true, &policy);
+        assert_eq!((again.state, again.openings), (State::Open, 3));
+        assert_eq!(again.failed, 1, "it was no call that opened it");
+        let closed = again.probe_early().settle(false, &policy);
+        assert_eq!((closed.state, closed.openings), (State::Closed, 2));
+        assert_eq!(again.probe().settle(true, &policy).openings, 4);
     }
 
     #[test]

@@ -240,6 +240,13 @@ impl Policy {
         Duration::from_nanos(nanos.saturating_add(jitter))
     }
 
+    /// What is left of `time`, that of the `openings`th opening, without the doublings: its jitter is the same.
+    pub(crate) fn undoubled(&self, openings: u8, time: Duration) -> Duration {
+        let doubled = nanos(self.open_time(openings, 0.0)) as f64;
+        let share = nanos(self.open_time(1, 0.0)) as f64 / doubled;
+        Duration::from_nanos((nanos(time) as f64 * share) as u64)
+    }
+
     /// How many of `openings` in a row are still remembered after `closed` without trouble.
     pub(crate) fn remembered(&self, openings: u8, closed: Duration) -> u8 {
         let steps = closed
@@ -295,6 +302,20 @@ mod tests {
         assert_eq!(times, [1, 2, 4, 8, 16, 32, 60, 60].map(|s| s * S));
         assert_eq!(policy.open_time(1, 0.5), Duration::from_millis(1_250));
         assert_eq!(policy.open_time(31, 0.999_999).as_secs(), 89);
+    }
+
+    #[test]
+    fn without_its_doublings_each_open_time_is_the_first_with_its_own_jitter() {
+        let policy = Policy::default();
+        for openings in 1..=31 {
+            for (chance, first) in [(0.0, 1_000), (0.5, 1_250), (0.8, 1_400)] {
+                let time = policy.open_time(openings, chance);
+                let undoubled = policy.undoubled(openings, time).as_secs_f64() * 1e3;
+                assert_eq!(undoubled.round() as u64, first, "{openings}");
+            }
+        }
+        let absurd = policy.open_for(Duration::MAX);
+        assert!(absurd.undoubled(9, Duration::MAX) > Duration::from_secs(1 << 33));
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub enum Reason {
     SlowCallRate,
     /// Its open time is over, or its probes were lost: a call goes out as a probe.
     OpenTimeOver,
+    /// So many endpoints of the service are out that a call goes out as a probe before the open time is over.
+    Panic,
     /// The probes have failed.
     ProbesFailed,
     /// The probes have come back well.
@@ -50,6 +52,7 @@ impl Reason {
             Self::FailureRate => "failure_rate",
             Self::SlowCallRate => "slow_call_rate",
             Self::OpenTimeOver => "open_time_over",
+            Self::Panic => "panic",
             Self::ProbesFailed => "probes_failed",
             Self::ProbesSucceeded => "probes_succeeded",
             Self::RampedUp => "ramped_up",

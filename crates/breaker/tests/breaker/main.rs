@@ -9,6 +9,7 @@ mod endpoints;
 mod events;
 mod hostile;
 mod model;
+mod panic;
 mod peers;
 mod registry;
 
@@ -97,6 +98,11 @@ impl Target {
 
     fn attempt(&self) -> Result<Attempt, Shut> {
         self.endpoint.vitals().attempt(&self.clock, Sampling::Mean)
+    }
+
+    fn attempt_in_panic(&self) -> Result<Attempt, Shut> {
+        let vitals = self.endpoint.vitals();
+        vitals.attempt_in_panic(self.clock.now(), &self.clock, Sampling::Mean)
     }
 
     /// A call that is admitted and ends with `outcome` after `time`.

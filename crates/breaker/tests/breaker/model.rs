@@ -8,7 +8,7 @@ use std::{
 
 use proptest::prelude::*;
 use tower_mesh_breaker::{Policy, State, Window};
-use tower_mesh_core::{Attempt, Finish, Outcome, Ratio, frame};
+use tower_mesh_core::{Attempt, Availability, Finish, Outcome, Ratio, Shut, frame};
 
 use crate::{MS, Target, after};
 
@@ -54,6 +54,10 @@ struct Model {
     until: u64,
     epoch: u64,
     openings: u64,
+    /// It was opened by probes, not by calls.
+    tried: bool,
+    /// When calls have opened it.
+    tripped: u64,
     run: u32,
     last: VecDeque<bool>,
     out: u32,
@@ -77,6 +81,8 @@ impl Model {
             until: 0,
             epoch: 0,
             openings: 0,
+            tried: false,
+            tripped: 0,
             run: 0,
             last: VecDeque::new(),
             out: 0,
@@ -97,6 +103,7 @@ impl Model {
     fn open(&mut self, remembered: u64) {
         self.enter(State::Open);
         self.openings = remembered + 1;
+        (self.tried, self.tripped) = (false, self.now);
         let doublings = self.openings.min(OPEN.len() as u64) - 1;
         self.until = self.now + OPEN[doublings as usize];
     }
@@ -115,6 +122,24 @@ impl Model {
             State::Ramping => None,
             _ => Some(None),
         }
+    }
+
+    /// When an open breaker may be probed in a panic.
+    fn due_in_panic(&self) -> u64 {
+        let out_for = self.since - self.tripped;
+        let wait = out_for.clamp(OPEN[0] / 20, OPEN[0]);
+        self.since + if self.tried { wait } else { 0 }
+    }
+
+    fn admit_in_panic(&mut self) -> Option<Option<Admitted>> {
+        if self.state == State::Open {
+            if self.now < self.due_in_panic() {
+                return Some(None);
+            }
+            self.openings -= 1;
+            self.enter(State::HalfOpen);
+        }
+        self.admit()
     }
 
     fn admit_probe(&mut self) -> Option<Admitted> {
@@ -149,10 +174,12 @@ impl Model {
         }
         if call.probe {
             self.abandon(call);
+            let tripped = self.tripped;
             self.done += 1;
             self.failed += u32::from(outcome.is_failure());
             if 2 * self.failed >= PROBES {
                 self.open(self.openings);
+                (self.tried, self.tripped) = (true, tripped);
             } else if self.done == PROBES {
                 let next = if self.ramp > 0 {
                     State::Ramping
@@ -200,6 +227,7 @@ impl Model {
 #[derive(Clone, Debug)]
 enum Step {
     Admit,
+    AdmitInPanic,
     End(prop::sample::Index, Outcome),
     Drop(prop::sample::Index),
     GiveUp(prop::sample::Index),
@@ -218,6 +246,7 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     prop_oneof![
         10 => Just(Step::Admit),
+        5 => Just(Step::AdmitInPanic),
         10 => (any::<prop::sample::Index>(), outcome).prop_map(|(i, o)| Step::End(i, o)),
         2 => any::<prop::sample::Index>().prop_map(Step::Drop),
         1 => any::<prop::sample::Index>().prop_map(Step::GiveUp),
@@ -236,7 +265,23 @@ struct Both {
 impl Both {
     fn take(&mut self, step: Step) -> Result<(), TestCaseError> {
         match step {
-            Step::Admit => self.admit()?,
+            Step::Admit => {
+                let (attempt, expected) = (self.target.attempt(), self.model.admit());
+                self.admit(attempt, expected)?;
+            }
+            Step::AdmitInPanic => {
+                let due = (self.model.state == State::Open).then(|| self.model.due_in_panic());
+                let attempt = self.target.attempt_in_panic();
+                if let (Err(shut), Some(due)) = (&attempt, due) {
+                    let wait = shut
+                        .until()
+                        .map(|until| until.since(self.target.clock.now()));
+                    let wait = wait.map(|wait| (wait + MS / 2).as_millis());
+                    prop_assert_eq!(wait, Some((due - self.model.now).into()));
+                }
+                let expected = self.model.admit_in_panic();
+                self.admit(attempt, expected)?;
+            }
             Step::End(index, outcome) => {
                 if let Some((mut attempt, call)) = self.pick(index) {
                     attempt.finish(outcome);
@@ -281,9 +326,13 @@ impl Both {
         self.compare()
     }
 
-    fn admit(&mut self) -> Result<(), TestCaseError> {
-        let attempt = self.target.attempt();
-        let expected = match self.model.admit() {
+    /// What became of asking both; chance decides where the model expects nothing.
+    fn admit(
+        &mut self,
+        attempt: Result<Attempt, Shut>,
+        expected: Option<Option<Admitted>>,
+    ) -> Result<(), TestCaseError> {
+        let expected = match expected {
             Some(expected) => expected,
             None if attempt.is_ok() => self.model.admitted(false),
             None => None,
@@ -322,7 +371,14 @@ impl Both {
             (model.last.len(), model.against())
         );
         let is_open = matches!(model.state, State::Closed | State::ForcedClosed);
-        prop_assert_eq!(self.target.endpoint.vitals().gate().is_open(), is_open);
+        let gate = self.target.endpoint.vitals().gate();
+        prop_assert_eq!(gate.is_open(), is_open);
+        let counts = match model.state {
+            State::Open | State::HalfOpen => Availability::Out,
+            State::ForcedOpen => Availability::Withdrawn,
+            _ => Availability::In,
+        };
+        prop_assert_eq!(gate.availability(), counts);
         Ok(())
     }
 
