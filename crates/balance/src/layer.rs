@@ -2,13 +2,15 @@
 
 use tower::load::CompleteOnResponse;
 use tower_layer::Layer;
-use tower_mesh_core::{ClassifyErrors, Clock, Endpoint, Endpoints, NewService, Rng};
+use tower_mesh_core::{ClassifyErrors, Clock, Endpoint, Endpoints, NewService, Ratio, Rng};
 
 use crate::{
-    pick::Chance,
+    panic::Panic,
+    pick::{Chance, Field},
     pool::{Pool, Settings},
     service::Balance,
     strategy::Strategy,
+    table::Table,
 };
 
 /// Spreads calls over the endpoints of a service.
@@ -32,12 +34,16 @@ impl BalanceLayer {
     /// Spreads calls over `endpoints`: by [`Strategy::BestOfThree`], judging errors by their
     /// [`Refusal`](tower_mesh_core::Refusal), and done with a call when its response is there.
     pub fn new(endpoints: Endpoints) -> Self {
+        let panic = Panic::of(endpoints.service());
         Self {
             endpoints,
             settings: Settings {
                 strategy: Strategy::default(),
                 clock: Clock::default(),
-                chance: Chance::default(),
+                chance: Chance {
+                    panic,
+                    ..Chance::default()
+                },
             },
             classify: ClassifyErrors::default(),
             completion: CompleteOnResponse::default(),
@@ -65,6 +71,34 @@ impl<K, C> BalanceLayer<K, C> {
     pub fn rng(mut self, rng: Rng) -> Self {
         self.settings.chance.rng = rng;
         self
+    }
+
+    /// Sets the share of the endpoints that may be out before calls are routed [in a panic](crate#panic): 50 % unless
+    /// said, as in Envoy. With 100 % only [`min_healthy`](Self::min_healthy) counts.
+    #[must_use]
+    pub fn max_out(mut self, share: Ratio) -> Self {
+        self.settings.chance.panic.max_out(share);
+        self
+    }
+
+    /// Sets how many endpoints have to be healthy, else calls are routed [in a panic](crate#panic): one unless said, so
+    /// that there is always somebody to try whatever share may be out. With none only the share counts.
+    #[must_use]
+    pub fn min_healthy(mut self, endpoints: usize) -> Self {
+        self.settings.chance.panic.min_healthy(endpoints);
+        self
+    }
+
+    /// Whether calls are routed [in a panic](crate#panic) now. It looks at every endpoint: for a status, not for a call.
+    pub fn is_panicking(&self) -> bool {
+        let set = self.endpoints.current();
+        let weights: Vec<_> = set.endpoints().iter().map(|e| e.weight().get()).collect();
+        let field = Field {
+            endpoints: set.endpoints(),
+            table: &Table::new(&weights, |_| true),
+        };
+        let Settings { clock, chance, .. } = &self.settings;
+        chance.panic.count(field, clock.now())
     }
 
     /// Sets what a response or an error says of its endpoint.

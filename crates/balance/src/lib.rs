@@ -18,6 +18,18 @@
 //! An error comes back wrapped in [`AtEndpoint`](tower_mesh_core::AtEndpoint), which names the endpoint; if no endpoint
 //! may take the call, [`NoEndpoint`] says at once how many there are and what keeps each from it.
 //!
+//! # Panic
+//!
+//! When more than [half](BalanceLayer::max_out) of the endpoints are out, or fewer than [one](BalanceLayer::min_healthy) is
+//! left, it is more likely their judges who are wrong: a registry's checks that fail, a client that is starved and takes
+//! its own slowness for theirs. A call then goes to unhealthy and ejected endpoints as if they were not; one with an open
+//! breaker gets a probe before its time, at once if calls have opened it, after a failed one when it has been out for as
+//! long again or for the first open time of its breaker, and never more at once than the breaker has places. So a healthy
+//! fleet is back within a call, and a dead one gets a trickle; all other calls are refused at once, with the earliest time at which one will be let through.
+//! Endpoints that drain, or whose breaker is forced open, get none and are not counted.
+//!
+//! # Changes of the endpoints
+//!
 //! A change of the endpoints costs whoever publishes it, never a caller. Endpoints that stay keep their service, with
 //! its connections; one that is removed gets no new calls, and those in flight finish.
 //!
@@ -61,6 +73,7 @@ mod future;
 mod layer;
 #[cfg(all(test, mesh_loom))]
 mod loom_models;
+mod panic;
 mod pick;
 mod pool;
 mod search;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tower_mesh_core::{Endpoint, Instant, Rng, sync::AtomicU64};
 
 use crate::{
+    panic::Panic,
     search::Search,
     strategy::{Moment, Strategy, by_in_flight, by_mean_latency, by_peak_latency},
     table::Table,
@@ -17,12 +18,13 @@ pub(crate) struct Field<'a> {
     pub(crate) table: &'a Table,
 }
 
-/// What a pick draws from.
+/// What a pick draws from, and when it believes no judge.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Chance {
     pub(crate) rng: Rng,
     /// Whose turn it is, for those who take turns.
     pub(crate) turns: Arc<AtomicU64>,
+    pub(crate) panic: Panic,
 }
 
 /// The endpoints that a call would rather not go to: it was sent there before.
@@ -64,6 +66,9 @@ impl Avoid {
 /// Takes nothing: whoever admits may find that a place on probation has gone meanwhile. An endpoint on probation is
 /// picked only if it is drawn first and `probe` says that this call may be risked, or if nothing else is found: so it is
 /// offered its own share of the calls, not that of all whom it is compared with.
+///
+/// In a panic, who is unhealthy or ejected is as good as open, and who has an open breaker that is due to be probed is on
+/// probation: their gates are shut all the same, so whoever admits has to say that there is a panic.
 #[inline(never)]
 pub(crate) fn pick(
     field: Field<'_>,

@@ -8,7 +8,7 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use tower_mesh_core::{
-    Attempt, Clock, Endpoint, EndpointSet, Endpoints, Instant, NewService, Subscriber,
+    Attempt, Clock, Endpoint, EndpointSet, Endpoints, Instant, NewService, Shut, Subscriber,
 };
 
 use crate::{
@@ -139,32 +139,53 @@ impl<S: Clone, J> Pool<S, J> {
         let vitals = snapshot.set.endpoints()[index].vitals();
         match vitals.attempt_at(now, clock, strategy.sampling()) {
             Ok(admitted) => *attempt = Some(admitted),
-            Err(_) => return self.admit_another(now, probe, vitals.key(), avoid, attempt),
+            Err(_) => return self.admit_even_so(&snapshot, index, now, probe, avoid, attempt),
         }
         snapshot.service(index).cloned()
     }
 
-    /// Goes on after a gate has refused that was seen open: its last place on probation went to someone else, or the
-    /// endpoint was removed just now.
+    /// Goes on after the gate of an endpoint has refused that was picked: there is a panic, its last place on probation
+    /// went to someone else, or it was removed just now.
     #[cold]
     #[inline(never)]
-    fn admit_another(
+    fn admit_even_so(
         &self,
+        snapshot: &Snapshot<S>,
+        index: usize,
         now: Instant,
         probe: bool,
-        refused: u32,
         avoid: &Avoid,
         attempt: &mut Option<Attempt>,
     ) -> Option<S> {
+        if (self.settings.chance.panic).is_on(snapshot.field(), now)
+            && let Ok(admitted) = self.attempt_in_panic(snapshot, index, now)
+        {
+            *attempt = Some(admitted);
+            return snapshot.service(index).cloned();
+        }
         let mut avoid = *avoid;
-        if avoid.add(refused) {
+        if avoid.add(snapshot.set.endpoints()[index].vitals().key()) {
             self.admit(now, probe, &avoid, attempt)
         } else {
             None
         }
     }
 
-    /// Begins an attempt at any endpoint that admits one, beginning anywhere.
+    #[cold]
+    fn attempt_in_panic(
+        &self,
+        snapshot: &Snapshot<S>,
+        index: usize,
+        now: Instant,
+    ) -> Result<Attempt, Shut> {
+        let Settings {
+            strategy, clock, ..
+        } = &self.settings;
+        let vitals = snapshot.set.endpoints()[index].vitals();
+        vitals.attempt_in_panic(now, clock, strategy.sampling())
+    }
+
+    /// Begins an attempt at any endpoint that admits one, beginning anywhere; in a panic at any that may be tried even so.
     ///
     /// # Errors
     ///
@@ -183,6 +204,7 @@ impl<S: Clone, J> Pool<S, J> {
         let snapshot = self.snapshot.load();
         let endpoints = snapshot.set.endpoints();
         let mut tally = Tally::default();
+        let mut panic = None;
         let first = chance.rng.below(endpoints.len());
         for index in (first..endpoints.len()).chain(0..first) {
             let Some(service) = snapshot.service(index) else {
@@ -194,7 +216,13 @@ impl<S: Clone, J> Pool<S, J> {
                 continue;
             }
             let vitals = endpoints[index].vitals();
-            match vitals.attempt_at(now, clock, strategy.sampling()) {
+            let mut admitted = vitals.attempt_at(now, clock, strategy.sampling());
+            if admitted.is_err()
+                && *panic.get_or_insert_with(|| chance.panic.count(snapshot.field(), now))
+            {
+                admitted = self.attempt_in_panic(&snapshot, index, now);
+            }
+            match admitted {
                 Ok(admitted) => {
                     *attempt = Some(admitted);
                     return Ok(service.clone());

@@ -90,13 +90,14 @@ impl<'a> Search<'a> {
         let mut seen = [usize::MAX; WANTED];
         let mut best = Best::default();
         let mut on_probation = None;
+        let mut panic = None;
         for nth in 0..WANTED + more {
             let place = drawn.get(nth).copied().unwrap_or_else(&mut draw);
             if seen.contains(&place) {
                 continue;
             }
             let seat = self.seat(place);
-            match self.look(seat.vitals) {
+            match self.look(seat.vitals, &mut panic) {
                 Look::Open => {
                     seen[best.found] = place;
                     best.compare(seat, cost(seat.vitals.load(), seat.relative, &self.at));
@@ -111,7 +112,7 @@ impl<'a> Search<'a> {
         }
         match best.index() {
             None if all || (self.probe && on_probation.is_some()) => on_probation,
-            None => self.scan(WANTED, cost),
+            None => self.scan(WANTED, panic, cost),
             picked => picked,
         }
     }
@@ -120,6 +121,7 @@ impl<'a> Search<'a> {
     fn scan(
         self,
         wanted: usize,
+        mut panic: Option<bool>,
         cost: impl Fn(&Load, f32, &Moment) -> f32 + Copy,
     ) -> Option<usize> {
         let places = self.field.table.len();
@@ -130,7 +132,7 @@ impl<'a> Search<'a> {
         for _ in 0..places {
             let seat = self.seat(place);
             place = (place + stride) % places;
-            match self.look(seat.vitals) {
+            match self.look(seat.vitals, &mut panic) {
                 Look::Open => {
                     best.compare(seat, cost(seat.vitals.load(), seat.relative, &self.at));
                 }
@@ -154,11 +156,20 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn look(self, vitals: &Vitals) -> Look {
+    /// What one look shows; `panic` is whether there is one, once that has been asked.
+    fn look(self, vitals: &Vitals, panic: &mut Option<bool>) -> Look {
         if self.avoid.contains(vitals.key()) {
             return Look::Out;
         }
-        match vitals.gate().standing(|| self.at.now) {
+        let now = self.at.now;
+        let is_panic = || self.chance.panic.is_on(self.field, now);
+        let standing = match vitals.gate().standing(|| now) {
+            Standing::Shut(_) if *panic.get_or_insert_with(is_panic) => {
+                vitals.gate().standing_in_panic(now)
+            }
+            standing => standing,
+        };
+        match standing {
             Standing::Open => Look::Open,
             Standing::Limited => Look::OnProbation,
             Standing::Shut(_) => Look::Out,

@@ -58,7 +58,7 @@ impl Fleet {
             table: Table::new(weights, |_| true),
             chance: Chance {
                 rng: Rng::seeded(42),
-                turns: Arc::default(),
+                ..Chance::default()
             },
             clock,
             hand,

@@ -7,6 +7,7 @@ mod failures;
 mod flaws;
 mod fleet;
 mod locks;
+mod panic;
 mod simulation;
 mod spawned;
 mod updates;

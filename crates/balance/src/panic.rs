@@ -1,0 +1,139 @@
+//! When so many endpoints are out that it is more likely their judges who are wrong.
+
+use std::sync::Arc;
+
+use tower_mesh_core::{
+    Availability, Gate, Instant, Ratio, ServiceName,
+    sync::{AtomicU64, Ordering::Relaxed},
+};
+
+use crate::pick::Field;
+
+/// How many may be out, and what was seen of it.
+///
+/// A pick asks only when an endpoint that it has drawn is shut, so nothing is counted while all is well; and nobody is
+/// told when the last of them comes back, until somebody asks again.
+#[derive(Clone, Debug)]
+pub(crate) struct Panic {
+    service: Option<ServiceName>,
+    max_out: Ratio,
+    min_healthy: usize,
+    seen: Arc<Seen>,
+}
+
+/// Times in nanoseconds.
+#[derive(Debug, Default)]
+struct Seen {
+    /// When a panic was last seen, to the second; zero while there is none.
+    last: AtomicU64,
+    /// Until when what was counted holds, for who does not count each time.
+    valid: AtomicU64,
+}
+
+/// So few are counted for each pick that finds one shut; more only once in a while.
+const FEW: usize = 16;
+
+/// What is counted of more holds for so long an endpoint: to look at one takes a hundredth of that, or a tenth if it is
+/// in no cache.
+const VALID_EACH: u64 = 1_000;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A panic that nobody has seen for so long is another when it is seen again.
+const FORGOTTEN: u64 = 10 * SECOND;
+
+const WHOLE: f64 = 1e9;
+
+impl Default for Panic {
+    fn default() -> Self {
+        Self {
+            service: None,
+            max_out: Ratio::percent(50),
+            min_healthy: 1,
+            seen: Arc::default(),
+        }
+    }
+}
+
+impl Panic {
+    /// Among the endpoints of `service`.
+    pub(crate) fn of(service: &ServiceName) -> Self {
+        Self {
+            service: Some(service.clone()),
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn max_out(&mut self, share: Ratio) {
+        self.max_out = share;
+    }
+
+    pub(crate) fn min_healthy(&mut self, endpoints: usize) {
+        self.min_healthy = endpoints;
+    }
+
+    /// Whether too many are out; of many endpoints, whether that was so a moment ago.
+    #[cold]
+    pub(crate) fn is_on(&self, field: Field<'_>, now: Instant) -> bool {
+        let places = field.table.len();
+        if places > FEW {
+            let now = now.as_nanos();
+            if now < self.seen.valid.load(Relaxed) {
+                return self.seen.last.load(Relaxed) != 0;
+            }
+            let valid = now.saturating_add(places as u64 * VALID_EACH);
+            self.seen.valid.store(valid, Relaxed);
+        }
+        self.count(field, now)
+    }
+
+    /// Whether too many are out, counted now.
+    #[cold]
+    pub(crate) fn count(&self, field: Field<'_>, now: Instant) -> bool {
+        let (mut healthy, mut out) = (0, 0);
+        for place in 0..field.table.len() {
+            let (index, _) = field.table.at(place);
+            match Gate::availability(field.endpoints[index].vitals().gate()) {
+                Availability::In => healthy += 1,
+                Availability::Out => out += 1,
+                // Whoever has taken it out had a reason, which says nothing of the others.
+                Availability::Withdrawn => {}
+            }
+        }
+        let is_on = self.are_too_many(out, healthy);
+        self.note(is_on, out, healthy, now);
+        is_on
+    }
+
+    fn are_too_many(&self, out: usize, healthy: usize) -> bool {
+        // In whole numbers, so that a share that is just reached is not exceeded.
+        let most = (self.max_out.get() * WHOLE).round() as u128;
+        let is_exceeded = out as u128 * WHOLE as u128 > most * (out + healthy) as u128;
+        out > 0 && (is_exceeded || healthy < self.min_healthy)
+    }
+
+    /// Tells the log when it begins and when it is over; of several who see it at once, one does.
+    fn note(&self, is_on: bool, out: usize, healthy: usize, now: Instant) {
+        let last = self.seen.last.load(Relaxed);
+        let now = if is_on { now.as_nanos().max(1) } else { 0 };
+        let unseen = now.saturating_sub(last);
+        if now == last || (is_on && last != 0 && unseen <= SECOND) {
+            return;
+        }
+        let exchange = (self.seen.last).compare_exchange(last, now, Relaxed, Relaxed);
+        if exchange.is_err() {
+            return;
+        }
+        let service = self.service.as_ref().map_or("", ServiceName::as_str);
+        if !is_on {
+            tracing::info!(service, out, healthy, "panic routing is over");
+        } else if last == 0 || unseen > FORGOTTEN {
+            tracing::warn!(
+                service,
+                out,
+                healthy,
+                "too many endpoints are out: panic routing, health and ejection are ignored, open breakers probed"
+            );
+        }
+    }
+}
