@@ -82,6 +82,9 @@ async fn when_every_breaker_is_open_the_refusal_says_how_many_why_and_when_to_co
             .is_some_and(|after| after > Duration::from_secs(1)),
         "{text}"
     );
+    let status = mesh.status();
+    assert!(status.services[0].panic);
+    assert!(status.to_string().contains(", panic: "), "{status}");
     let hits = one.hits() + two.hits();
     for _ in 0..100 {
         assert!(orders.get("/").await.unwrap_err().is_no_endpoint());

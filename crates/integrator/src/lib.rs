@@ -48,7 +48,7 @@ pub use self::{
     error::{Error, StartError},
     lifecycle::{Component, Lifecycle, Start},
     mesh::Mesh,
-    policy::{BreakerPolicy, LimitPolicy, Policy, RetryPolicy},
+    policy::{BreakerPolicy, LimitPolicy, PanicPolicy, Policy, RetryPolicy},
     service::{MeshLayer, MeshService},
     shutdown::ShutdownError,
     stack::{ResponseBody, ResponseFuture},

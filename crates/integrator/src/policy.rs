@@ -16,6 +16,8 @@ use crate::config::ConfigError;
 /// |---|---|---|
 /// | `timeout` | 10 s | the whole call, retries included; Envoy's 15 s route timeout is known as too long |
 /// | `balance` | best of three | the best p99 on uneven fleets, see [`Strategy`] |
+/// | `panic.max_out` | 50 % | Envoy's panic threshold: when more are out, their judges are not believed, see [`balance`](crate::balance#panic) |
+/// | `panic.min_healthy` | 1 | somebody is tried whatever share may be out |
 /// | `retry.attempts` | 3 | Google SRE: at most three attempts a request |
 /// | `retry.per_try_timeout` | 3 s | an endpoint that never answers must not use up the call |
 /// | `retry.budget` | 10 % + 1/s | with 20 % a service loaded to 85 % does not recover from a hang of 10 s |
@@ -33,12 +35,24 @@ pub struct Policy {
     pub timeout: Duration,
     /// How endpoints are chosen.
     pub balance: Strategy,
+    /// How many endpoints may be out before their judges are not believed.
+    pub panic: PanicPolicy,
     /// What is tried again, and how often.
     pub retry: RetryPolicy,
     /// When an endpoint is left alone.
     pub breaker: BreakerPolicy,
     /// How many calls may run at once.
     pub limit: LimitPolicy,
+}
+
+/// See [`Policy`]. A share of one and a minimum of none believe the judges whatever they say.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct PanicPolicy {
+    /// The share of the endpoints that may be unhealthy, ejected or have an open breaker.
+    pub max_out: Ratio,
+    /// How many endpoints have to be none of that.
+    pub min_healthy: usize,
 }
 
 /// See [`Policy`].
@@ -92,6 +106,10 @@ impl Default for Policy {
         Self {
             timeout: Duration::from_secs(10),
             balance: Strategy::BestOfThree,
+            panic: PanicPolicy {
+                max_out: Ratio::percent(50),
+                min_healthy: 1,
+            },
             retry: RetryPolicy {
                 attempts: const { NonZeroU32::new(3).expect("not zero") },
                 per_try_timeout: Some(Duration::from_secs(3)),
@@ -133,6 +151,12 @@ impl Policy {
                 return refuse(key, "a duration must be above zero".to_owned());
             }
         }
+        if self.panic.max_out == Ratio::ZERO {
+            return refuse(
+                "panic.max_out",
+                "a share of zero would believe no breaker and no health check at all".to_owned(),
+            );
+        }
         let retry = &self.retry;
         if retry.max_backoff < retry.backoff {
             let (first, max) = (retry.backoff, retry.max_backoff);
@@ -167,6 +191,10 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_table() {
         let policy = Policy::default();
+        let PanicPolicy {
+            max_out,
+            min_healthy,
+        } = policy.panic;
         let RetryPolicy {
             attempts,
             per_try_timeout,
@@ -190,6 +218,8 @@ mod tests {
         let golden = [
             ("timeout", format!("{:?}", policy.timeout), "10s"),
             ("balance", format!("{:?}", policy.balance), "BestOfThree"),
+            ("panic.max_out", max_out.to_string(), "50 %"),
+            ("panic.min_healthy", min_healthy.to_string(), "1"),
             ("retry.attempts", attempts.to_string(), "3"),
             (
                 "retry.per_try_timeout",

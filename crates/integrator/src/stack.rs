@@ -151,6 +151,8 @@ impl Layers {
             budget,
             balance: BalanceLayer::new(endpoints.clone())
                 .strategy(policy.balance)
+                .max_out(policy.panic.max_out)
+                .min_healthy(policy.panic.min_healthy)
                 .clock(clock.clone())
                 .rng(rng.clone())
                 .classify(HttpClassify::new())
@@ -167,6 +169,11 @@ impl Layers {
     /// How the retry budget stands.
     pub(crate) fn budget(&self) -> BudgetSnapshot {
         self.budget.snapshot(self.scope.core.clock.now())
+    }
+
+    /// Whether so many endpoints are out that their judges are not believed.
+    pub(crate) fn is_panicking(&self) -> bool {
+        self.balance.is_panicking()
     }
 
     /// The breaker of the service as a whole, if it has one.

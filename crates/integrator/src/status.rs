@@ -49,6 +49,8 @@ pub struct ServiceStatus {
     pub retries: RetryStatus,
     /// The limit of calls in flight.
     pub limit: LimitStatus,
+    /// Whether so many endpoints are out that health and ejection are ignored and open breakers probed.
+    pub panic: bool,
     /// The breaker of the service as a whole, if it has one.
     pub breaker: Option<BreakerStatus>,
     /// Its endpoints, in discovery's order.
@@ -194,6 +196,7 @@ fn service(
             waiting: permits.waiting,
             refused: permits.refused,
         },
+        panic: layers.is_panicking(),
         breaker: layers.service_breaker().map(breaker_status),
         endpoints: set
             .endpoints()
@@ -249,6 +252,9 @@ impl fmt::Display for ServiceStatus {
         }
         if let Some(error) = &discovery.error {
             write!(f, ", last error: {error}")?;
+        }
+        if self.panic {
+            write!(f, ", panic: too many endpoints are out to be believed")?;
         }
         writeln!(
             f,

@@ -18,6 +18,7 @@
 //! [defaults]                        # for every service
 //! timeout = "10s"
 //! balance = "best-of-three"
+//! panic = { max_out = 0.5, min_healthy = 1 }
 //! retry = { attempts = 3, per_try_timeout = "2s", budget = 0.1 }
 //!
 //! [services.orders]                 # for one service, over the defaults
@@ -120,10 +121,19 @@ pub(crate) struct ServiceConfig {
     timeout: Option<Duration>,
     #[serde(deserialize_with = "value::strategy")]
     balance: Option<Strategy>,
+    panic: PanicConfig,
     retry: RetryConfig,
     breaker: BreakerConfig,
     limit: LimitConfig,
     pub(crate) operations: BTreeMap<String, Operation>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PanicConfig {
+    #[serde(deserialize_with = "value::ratio")]
+    max_out: Option<Ratio>,
+    min_healthy: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -257,6 +267,8 @@ impl ServiceConfig {
         let mut policy = base.clone();
         set(&mut policy.timeout, self.timeout);
         set(&mut policy.balance, self.balance);
+        set(&mut policy.panic.max_out, self.panic.max_out);
+        set(&mut policy.panic.min_healthy, self.panic.min_healthy);
         let (retry, to) = (&self.retry, &mut policy.retry);
         set(&mut to.attempts, retry.attempts);
         set(&mut to.per_try_timeout, retry.per_try_timeout.map(Some));

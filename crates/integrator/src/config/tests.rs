@@ -29,7 +29,7 @@ fn an_unknown_key_is_refused_with_the_nearest_valid_one_and_its_line() {
     assert_eq!(
         refused("service = \"shop\"\n\n[defaults]\ntimout = \"2s\"\n"),
         "configuration, line 4, `defaults.timout`: `timout` does not exist, did you mean `timeout`? \
-         (there are timeout, balance, retry, breaker, limit, operations)"
+         (there are timeout, balance, panic, retry, breaker, limit, operations)"
     );
     assert!(refused("[discovery]\nkind = \"statik\"").contains("did you mean `static`?"));
 }
@@ -54,6 +54,11 @@ fn values_that_cannot_be_are_refused_where_they_stand() {
         ),
         ("defaults.retry.budget = 1.5", "must be between 0 and 1"),
         ("defaults.retry.budget = nan", "must be between 0 and 1"),
+        ("defaults.panic.max_out = 1.5", "must be between 0 and 1"),
+        (
+            "defaults.panic.min_healthy = -1",
+            "`defaults.panic.min_healthy`",
+        ),
         ("defaults.retry.attempts = 0", "`defaults.retry.attempts`"),
         (
             "defaults.limit.max_in_flight = 0",
@@ -99,6 +104,20 @@ fn settings_that_contradict_each_other_are_refused_by_key_and_line() {
         refused("defaults.retry = { backoff = \"2s\", max_backoff = \"1s\" }")
             .contains("defaults.retry.max_backoff")
     );
+    assert!(
+        refused("[defaults.panic]\nmax_out = 0.0\n")
+            .contains("line 2, `defaults.panic.max_out`: a share of zero")
+    );
     assert!(refused("[defaults.operations.x]").contains("belongs to a service"));
     assert!(refused("discovery.endpoints.a = []").contains("kind = \"static\""));
+}
+
+#[test]
+fn how_many_may_be_out_is_said_for_one_service_over_the_defaults() {
+    let text = "[defaults.panic]\nmax_out = 0.3\n\n[services.a.panic]\nmin_healthy = 2\n";
+    let config = Config::parse(text).unwrap();
+    let a = &config.services[&ServiceName::new("a").unwrap()];
+    let policy = a.over(&config.defaults.over(&Policy::default()));
+    assert_eq!(policy.panic.max_out, Ratio::percent(30));
+    assert_eq!(policy.panic.min_healthy, 2);
 }
