@@ -12,12 +12,13 @@ use tower_mesh::{
     balance::BalanceLayer,
     breaker::{self, BreakerLayer, Window},
     core::{
-        BoxError, Clock, Endpoints, Layered, Recorder, Resolution, Shared, metrics::NoRecorder,
+        BoxError, Clock, Endpoints, Layered, Recorder, Resolution, Shared, frame::Joined,
+        metrics::NoRecorder,
     },
-    discovery::{Discovery, DiscoveryLayer, Static},
+    discovery::{Discovered, Discovery, DiscoveryLayer, Static},
     http::{CompleteOnBody, HttpClassify, HttpReplay},
     limit::{Bulkhead, BulkheadLayer, Deadline, DeadlineLayer},
-    retry::{Backoff, Budget, RetryLayer},
+    retry::{Backoff, Budget, Retry, RetryLayer},
 };
 
 use crate::{Inner, Setup};
@@ -111,8 +112,8 @@ impl Layers {
 
     /// Waits for the first answer of the registry.
     #[must_use]
-    pub fn discovery(&self) -> DiscoveryLayer {
-        self.discovery.layer(&orders())
+    pub fn discovery(&self) -> Over<DiscoveryLayer> {
+        Over(self.discovery.layer(&orders()))
     }
 
     /// One permit a call.
@@ -133,22 +134,21 @@ impl Layers {
 
     /// Attempts within a budget.
     #[must_use]
-    pub fn retry(&self) -> RetryLayer {
+    pub fn retry(&self) -> Over<RetryLayer> {
         let retry = &self.policy.retry;
         let budget = Budget::new(retry.budget).min_per_second(retry.min_per_second);
-        RetryLayer::new(budget)
+        let layer = RetryLayer::new(budget)
             .attempts(retry.attempts)
             .backoff(Backoff::exponential(retry.backoff, retry.max_backoff))
-            .per_try_timeout(retry.per_try_timeout)
-            .clock(self.clock.clone())
+            .per_try_timeout(retry.per_try_timeout);
+        Over(layer.clock(self.clock.clone()))
     }
 
     /// Attempts within a budget, of what HTTP says can be sent twice.
     #[must_use]
-    pub fn http_retry(&self) -> RetryLayer<HttpReplay, HttpClassify> {
-        self.retry()
-            .replay(HttpReplay::new())
-            .classify(HttpClassify::new())
+    pub fn http_retry(&self) -> Over<RetryLayer<HttpReplay, HttpClassify>> {
+        let layer = self.retry().0.replay(HttpReplay::new());
+        Over(layer.classify(HttpClassify::new()))
     }
 
     /// The best of three endpoints.
@@ -212,6 +212,38 @@ impl<S> Layer<S> for Over<DeadlineLayer> {
     }
 }
 
+impl Over<DiscoveryLayer> {
+    /// Beneath a layer that opens the frame.
+    #[must_use]
+    pub fn joined(self) -> Over<DiscoveryLayer<Joined>> {
+        Over(self.0.joined())
+    }
+}
+
+impl<R, K> Over<RetryLayer<R, K>> {
+    /// Beneath a layer that opens the frame.
+    #[must_use]
+    pub fn joined(self) -> Over<RetryLayer<R, K, Joined>> {
+        Over(self.0.joined())
+    }
+}
+
+impl<S, G> Layer<S> for Over<DiscoveryLayer<G>> {
+    type Service = Discovered<S, G>;
+
+    fn layer(&self, beneath: S) -> Self::Service {
+        self.0.over(beneath)
+    }
+}
+
+impl<S, R: Clone, K: Clone, G> Layer<S> for Over<RetryLayer<R, K, G>> {
+    type Service = Retry<S, R, K, G>;
+
+    fn layer(&self, beneath: S) -> Self::Service {
+        self.0.over(beneath)
+    }
+}
+
 impl<S, C: Clone> Layer<S> for Over<BulkheadLayer<C>> {
     type Service = Bulkhead<S, C>;
 
@@ -232,9 +264,9 @@ pub async fn stack(
     let layers = Layers::new(setup).await;
     ServiceBuilder::new()
         .layer(layers.deadline())
-        .layer(layers.discovery())
+        .layer(layers.discovery().joined())
         .layer(layers.bulkhead())
-        .layer(layers.retry())
+        .layer(layers.retry().joined())
         .layer(layers.balance())
         .service(layers.connect())
 }

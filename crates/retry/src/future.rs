@@ -89,13 +89,6 @@ struct Failed {
     withdrawal: Option<Withdrawal>,
 }
 
-/// The end of an attempt.
-struct Ended<Res, Req> {
-    result: Result<Res, BoxError>,
-    /// Its request, if it was not sent.
-    unsent: Option<Req>,
-}
-
 impl<S, P, Req, G> ResponseFuture<S, P, Req, G>
 where
     S: Service<Req>,
@@ -182,21 +175,23 @@ where
         R: Replay<Req, Kept = Kept>,
         K: Classify<S::Response>,
     {
-        let ended = ready!(self.as_mut().poll_attempt(rules, cx));
-        match verdict(&rules.classify, &ended.result) {
+        let result = ready!(self.as_mut().poll_attempt(rules, cx));
+        match verdict(&rules.classify, &result) {
             // After the head nothing is retried, so it is not waited for what the body will say.
-            Verdict::Deferred => Poll::Ready(ended.result),
-            Verdict::Done(outcome) if outcome.is_success() => Poll::Ready(ended.result),
-            Verdict::Done(outcome) => self.failed(rules, outcome, ended),
+            Verdict::Deferred => Poll::Ready(result),
+            Verdict::Done(outcome) if outcome.is_success() => Poll::Ready(result),
+            Verdict::Done(outcome) => self.failed(rules, outcome, result),
         }
     }
 
     /// Waits until it is time, readies the service, calls it, and waits for its answer.
+    ///
+    /// If it fails before it has called the service, the request is still there.
     fn poll_attempt<R, K>(
         mut self: Pin<&mut Self>,
         rules: &Rules<R, K>,
         cx: &mut Context<'_>,
-    ) -> Poll<Ended<S::Response, Req>> {
+    ) -> Poll<Result<S::Response, BoxError>> {
         if self.made == 0 {
             let now = frame::now(&rules.clock);
             rules.budget.deposit(now);
@@ -209,19 +204,19 @@ where
             }
             match self.as_mut().project().service.poll_ready(cx) {
                 Poll::Ready(Ok(())) => self.as_mut().send(),
-                Poll::Ready(Err(error)) => return Poll::Ready(self.unready(error.into())),
-                Poll::Pending => return self.poll_time(rules),
+                Poll::Ready(Err(error)) => {
+                    self.unready();
+                    return Poll::Ready(Err(error.into()));
+                }
+                Poll::Pending => return self.poll_time(rules).map(Err),
             }
         }
         let StateProj::Sent { future } = self.as_mut().project().state.project() else {
             panic!("`ResponseFuture` polled after it was ready");
         };
         match frame::observed(|| future.poll(cx)) {
-            Poll::Ready(result) => Poll::Ready(Ended {
-                result: result.map_err(Into::into),
-                unsent: None,
-            }),
-            Poll::Pending => self.poll_time(rules),
+            Poll::Ready(result) => Poll::Ready(result.map_err(Into::into)),
+            Poll::Pending => self.poll_time(rules).map(Err),
         }
     }
 
@@ -263,34 +258,28 @@ where
     }
 
     #[cold]
-    fn unready(self: Pin<&mut Self>, error: BoxError) -> Ended<S::Response, Req> {
+    fn unready(self: Pin<&mut Self>) {
         let this = self.project();
         // What failed to become ready must not be asked again; a clone of it may.
         *this.service = this.service.clone();
-        Ended {
-            result: Err(error),
-            unsent: this.state.take_unsent(),
-        }
     }
 
     /// Sees to it that it is polled when the time of the attempt is up, and gives the attempt up if it is.
-    fn poll_time<R, K>(self: Pin<&mut Self>, rules: &Rules<R, K>) -> Poll<Ended<S::Response, Req>> {
+    fn poll_time<R, K>(self: Pin<&mut Self>, rules: &Rules<R, K>) -> Poll<BoxError> {
         let mut this = self.project();
         if !frame::fired(*this.until) {
             frame::wake_at(*this.until);
             return Poll::Pending;
         }
-        let unsent = this.state.as_mut().take_unsent();
-        frame::timing_out(|| this.state.set(State::Ended));
-        let sent = match unsent {
-            Some(_) => Sent::Never,
-            None => Sent::Maybe,
+        let sent = match this.state.as_mut().project() {
+            StateProj::Unsent { .. } => Sent::Never,
+            StateProj::Sent { .. } | StateProj::Ended => {
+                frame::timing_out(|| this.state.set(State::Ended));
+                Sent::Maybe
+            }
         };
         let timeout = AttemptTimeout::new(rules.limits.per_try.unwrap_or_default(), sent);
-        Poll::Ready(Ended {
-            result: Err(timeout.into()),
-            unsent,
-        })
+        Poll::Ready(timeout.into())
     }
 
     /// Waits for another attempt, or gives the caller what the last one brought.
@@ -299,12 +288,12 @@ where
         mut self: Pin<&mut Self>,
         rules: &Rules<R, K>,
         outcome: Outcome,
-        ended: Ended<S::Response, Req>,
+        result: Result<S::Response, BoxError>,
     ) -> Poll<Result<S::Response, BoxError>>
     where
         R: Replay<Req, Kept = Kept>,
     {
-        let Ended { result, unsent } = ended;
+        let unsent = self.as_mut().project().state.take_unsent();
         let outcome = match unsent {
             Some(_) => outcome.never_sent(),
             None => outcome,
@@ -318,7 +307,10 @@ where
                 frame::wake_at(*this.until);
                 Poll::Pending
             }
-            Err(why) => Poll::Ready(result.map_err(|last| self.give_up(rules, why, outcome, last))),
+            Err(why) => {
+                self.as_mut().project().state.set(State::Ended);
+                Poll::Ready(result.map_err(|last| self.give_up(rules, why, outcome, last)))
+            }
         }
     }
 

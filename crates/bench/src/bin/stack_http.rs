@@ -10,9 +10,9 @@ fn main() -> ExitCode {
         let layers = Layers::new(setup).await;
         let stack = ServiceBuilder::new()
             .layer(layers.deadline())
-            .layer(layers.discovery())
+            .layer(layers.discovery().joined())
             .layer(layers.http_bulkhead())
-            .layer(layers.http_retry())
+            .layer(layers.http_retry().joined())
             .layer(layers.http_balance())
             .service(layers.connect());
         Ok(Requests(stack))

@@ -10,8 +10,8 @@ fn main() -> ExitCode {
         let layers = Layers::new(setup).await;
         let stack = ServiceBuilder::new()
             .layer(layers.deadline())
-            .layer(layers.discovery())
-            .layer(layers.http_retry())
+            .layer(layers.discovery().joined())
+            .layer(layers.http_retry().joined())
             .layer(layers.http_balance())
             .service(layers.connect());
         Ok(Requests(stack))

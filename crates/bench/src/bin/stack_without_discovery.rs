@@ -11,7 +11,7 @@ fn main() -> ExitCode {
         let stack = ServiceBuilder::new()
             .layer(layers.deadline())
             .layer(layers.http_bulkhead())
-            .layer(layers.http_retry())
+            .layer(layers.http_retry().joined())
             .layer(layers.http_balance())
             .service(layers.connect());
         Ok(Requests(stack))

@@ -10,7 +10,7 @@ fn main() -> ExitCode {
         let layers = Layers::new(setup).await;
         let stack = ServiceBuilder::new()
             .layer(layers.deadline())
-            .layer(layers.discovery())
+            .layer(layers.discovery().joined())
             .layer(layers.http_bulkhead())
             .layer(layers.http_balance())
             .service(layers.connect());
