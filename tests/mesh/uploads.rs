@@ -43,6 +43,8 @@ enum Fails {
     Dies,
     /// It neither reads nor answers any more.
     Hangs,
+    /// It reads the rest too, and then has too much to do.
+    Late,
 }
 
 const FIRST: &str = "first half, ";
@@ -81,6 +83,10 @@ async fn fail(
         // Without a word on standard error.
         Fails::Dies => std::panic::resume_unwind(Box::new("it dies")),
         Fails::Hangs => std::future::pending().await,
+        Fails::Late => {
+            while body.next().await.is_some() {}
+            answer(503, "too much")
+        }
     }
 }
 
@@ -173,6 +179,12 @@ async fn what_an_endpoint_takes_with_it_when_it_dies_half_way_another_gets_whole
 async fn what_stands_still_half_way_at_one_endpoint_another_gets_whole() {
     sent_again(Fails::Hangs, Protocol::Http1).await;
     sent_again(Fails::Hangs, Protocol::Http2).await;
+}
+
+#[tokio::test]
+async fn what_was_sent_whole_and_declined_then_another_gets_whole_with_its_trailers() {
+    sent_again(Fails::Late, Protocol::Http1).await;
+    sent_again(Fails::Late, Protocol::Http2).await;
 }
 
 #[tokio::test]
