@@ -186,7 +186,7 @@ impl Finish for Guard {
 /// A request whose body is a stream of constants.
 fn put_of_a_stream() -> Request<Body> {
     let frames =
-        (0..20).map(|_| Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[b'x'; 100]))));
+        (0..40).map(|_| Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[b'x'; 100]))));
     let body = Body::new(StreamBody::new(tokio_stream::iter(frames)));
     let mut request = Request::new(body);
     *request.method_mut() = Method::PUT;
