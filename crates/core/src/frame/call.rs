@@ -112,8 +112,8 @@ impl Framing for Own {
     }
 }
 
-/// Joins the frame that a layer above has opened, and keeps no timer for the case that none has: an eighth of what a
-/// layer costs is to make room for one and to drop it.
+/// Joins the frame that a layer above has opened, and keeps no timer for the case that none has: there is none to make
+/// room for, and none to drop.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Joined;
 
@@ -180,7 +180,8 @@ fn poll_timer(
 /// An open frame; dropping it puts back what was there, also on panic.
 struct Opened {
     timing_out: bool,
-    /// None if there was no frame, as for nearly every call.
+    /// None if there was no frame, as for nearly every call. On the heap: room for it here would cost all of them more than
+    /// the rest of opening a frame, to spare those an allocation that are made within another's poll.
     outer: Option<Box<Outer>>,
 }
 

@@ -54,8 +54,8 @@ impl Clock {
         Self::of(Source::new(TOKIO))
     }
 
-    /// The processor's counter of time, and timers which all calls share and the driver fires: a reading costs half of
-    /// the operating system's, a timer a tenth of tokio's.
+    /// The processor's counter of time, and timers which all calls share and the driver fires: both cost a call less than
+    /// those of the operating system and of tokio.
     ///
     /// Run the driver as long as there are calls. Before it is first polled, and once it has been dropped, timers are
     /// tokio's. Timers fire as precisely as tokio's, a millisecond or so late; later if so many wait that looking
@@ -63,7 +63,7 @@ impl Clock {
     ///
     /// It does not see `tokio::time::pause`. On machines without a counter that can be relied upon it reads the
     /// operating system's clock. The first use in a process measures how fast the counter runs, which takes up to 200 ms
-    /// of processor time, and mostly under 10.
+    /// of processor time.
     ///
     /// # Panics
     ///
@@ -213,7 +213,7 @@ impl System {
         &SYSTEM
     }
 
-    /// The counter's own scaling takes three times the instructions, since it shifts by what it has to look up.
+    /// Scaled here, by a shift that is known: quanta's own has to look it up.
     #[inline]
     fn now(&self) -> Instant {
         // The counters of two processors may differ by a few ticks.
