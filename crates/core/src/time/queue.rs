@@ -10,7 +10,6 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 use slab::Slab;
@@ -288,14 +287,17 @@ impl TimerDriver {
     fn look(&self) -> Instant {
         let now = self.source.now();
         let next = self.queue.look(now);
-        let end = self.source.now();
-        let pause: Duration = end.since(now) * SHARE;
-        if next == Instant::NEVER {
-            next
-        } else {
-            next.max(end + pause)
-        }
+        again(next, now, self.source.now())
     }
+}
+
+/// When the timers are looked through again, of which the `next` fires then: not before a pause in proportion to how long
+/// looking took, from `began` to `ended`.
+fn again(next: Instant, began: Instant, ended: Instant) -> Instant {
+    if next == Instant::NEVER {
+        return next;
+    }
+    next.max(ended + ended.since(began) * SHARE)
 }
 
 impl Future for TimerDriver {

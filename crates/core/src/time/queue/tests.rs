@@ -1,6 +1,9 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use super::*;
@@ -137,6 +140,13 @@ fn the_next_driver_takes_over_who_still_waits() {
     queue.look(at(10));
     assert_eq!(caller.woken(), 2);
     assert_eq!(caller.poll(), Queued::Fired);
+}
+
+#[test]
+fn looking_takes_no_more_than_its_share_and_nothing_while_no_timer_waits() {
+    assert_eq!(again(at(100), at(0), at(1)), at(100));
+    assert_eq!(again(at(2), at(0), at(1)), at(21));
+    assert_eq!(again(Instant::NEVER, at(0), at(1)), Instant::NEVER);
 }
 
 // On the real clock, as neither of the two can be paused: it waits for what has to happen, and measures nothing.
