@@ -69,20 +69,24 @@ fn at_endpoints(number: u32) -> Result<Value, BoxError> {
         let update = fleet.replace_all();
         runtime.block_on(fleet.update(update))
     })?;
-    let mesh = fleet.mesh.clone();
-    let status = best(|| {
-        let watch = Stopwatch::start();
-        let status = mesh.status();
-        let took = watch.elapsed();
-        drop(status);
-        Ok(took)
-    })?;
+    let status = status_of(&fleet.mesh)?;
     Ok(json!({
         "bytes": grown.bytes_current,
         "patch_us": micros(patch),
         "replace_us": micros(replace),
         "status_us": micros(status),
     }))
+}
+
+/// How long `mesh` takes to say how it is.
+fn status_of(mesh: &Mesh) -> Result<Duration, BoxError> {
+    best(|| {
+        let watch = Stopwatch::start();
+        let status = mesh.status();
+        let took = watch.elapsed();
+        drop(status);
+        Ok(took)
+    })
 }
 
 /// `number` services with ten endpoints each.
@@ -99,13 +103,7 @@ fn at_services(number: u32) -> Result<Value, BoxError> {
         }));
     });
     let (mesh, _services) = made.ok_or("they were made")??;
-    let status = best(|| {
-        let watch = Stopwatch::start();
-        let status = mesh.status();
-        let took = watch.elapsed();
-        drop(status);
-        Ok(took)
-    })?;
+    let status = status_of(&mesh)?;
     Ok(json!({
         "bytes": grown.bytes_current,
         "ready_us": micros(took),
