@@ -21,8 +21,8 @@ use crate::{
 /// While all judges are content the gate is one atomic word, and admission is one load. A judge that is not raises its
 /// flag ([`GateHandle`]); only then is it asked.
 pub struct Gate {
-    /// Bits 0..8: a flag for each judge that is not content. Bits 8..16: a flag for each judge there is. Bits 32..64: the
-    /// epoch.
+    /// Bits 0..8: a flag for each judge that is not content. Bits 8..16: a flag for each judge that hears of successes.
+    /// Bits 16..24: a flag for each judge there is. Bits 32..64: the epoch.
     word: AtomicU64,
     judges: [OnceLock<Arc<dyn Judge>>; JudgeKind::COUNT],
 }
@@ -38,16 +38,22 @@ pub enum JudgeKind {
     Outlier,
     /// The circuit breaker.
     Breaker,
+    /// The adaptive limit of the service: it hears how attempts end, and keeps nobody from calling.
+    Limit,
     /// Discovery: the endpoint has been removed, or its weight is zero.
     Drain,
 }
 
 impl JudgeKind {
     /// Those that can be attached; [`Drain`](Self::Drain) is a flag without a judge.
-    const COUNT: usize = 3;
+    const COUNT: usize = 4;
 
     const fn flag(self) -> u64 {
         1 << self as u8
+    }
+
+    const fn hears_successes(self) -> u64 {
+        self.flag() << SUCCESS_SHIFT
     }
 
     const fn attached(self) -> u64 {
@@ -56,7 +62,8 @@ impl JudgeKind {
 }
 
 const EPOCH_SHIFT: u32 = 32;
-const ATTACHED_SHIFT: u32 = 8;
+const SUCCESS_SHIFT: u32 = 8;
+const ATTACHED_SHIFT: u32 = 16;
 const FLAGS: u64 = 0xff;
 
 /// How open a gate is.
@@ -157,6 +164,14 @@ pub trait Judge: Any + fmt::Debug + Send + Sync {
         self.report(ticket, Outcome::success(), Duration::from_nanos(nanos), now);
     }
 
+    /// Whether it wants to hear of calls that [succeed](Self::succeed); asked once, when it is attached. Who learns of
+    /// successes otherwise, from [`Load`](crate::Load), or not at all, costs a call that succeeds nothing.
+    ///
+    /// While it is being attached it may hear of some even so.
+    fn hears_successes(&self) -> bool {
+        true
+    }
+
     /// A probe admitted with `ticket` was abandoned: it says nothing, and its place is free again.
     fn release(&self, ticket: Ticket);
 
@@ -229,9 +244,14 @@ impl Gate {
         kind: JudgeKind,
         make: impl FnOnce() -> Arc<dyn Judge>,
     ) -> &Arc<dyn Judge> {
-        // The bit comes first: whoever a judge has admitted finds it again when the call ends.
-        self.word.fetch_or(kind.attached(), Ordering::AcqRel);
-        self.judges[kind as usize].get_or_init(make)
+        // The bits come first: whoever a judge has admitted finds it again when the call ends.
+        let bits = kind.attached() | kind.hears_successes();
+        self.word.fetch_or(bits, Ordering::AcqRel);
+        let judge = self.judges[kind as usize].get_or_init(make);
+        if !judge.hears_successes() {
+            (self.word).fetch_and(!kind.hears_successes(), Ordering::AcqRel);
+        }
+        judge
     }
 
     /// The judge of this kind, if one is attached.
@@ -314,14 +334,15 @@ impl Gate {
         })
     }
 
-    fn attached(&self) -> impl Iterator<Item = &Arc<dyn Judge>> {
+    /// The judges with a flag in the byte that begins at this bit.
+    fn listed(&self, shift: u32) -> impl Iterator<Item = &Arc<dyn Judge>> {
         let word = self.word.load(Ordering::Acquire);
-        self.flagged(word >> ATTACHED_SHIFT).map(|(_, judge)| judge)
+        self.flagged(word >> shift).map(|(_, judge)| judge)
     }
 
     #[inline]
     pub(crate) fn report_success(&self, ticket: Ticket, nanos: u64, now: Instant) {
-        for judge in self.attached() {
+        for judge in self.listed(SUCCESS_SHIFT) {
             judge.succeed(ticket, nanos, now);
         }
     }
@@ -334,14 +355,14 @@ impl Gate {
         nanos: u64,
         now: Instant,
     ) {
-        for judge in self.attached() {
+        for judge in self.listed(ATTACHED_SHIFT) {
             judge.report(ticket, outcome, Duration::from_nanos(nanos), now);
         }
     }
 
     pub(crate) fn release(&self, ticket: Ticket) {
         if ticket.probe {
-            for judge in self.attached() {
+            for judge in self.listed(ATTACHED_SHIFT) {
                 judge.release(ticket);
             }
         }
@@ -438,5 +459,55 @@ mod tests {
         assert_eq!(gate.admit(now), Ok(Ticket::new(7, false)));
         gate.set_epoch(JudgeKind::Breaker, 8, true);
         assert_eq!(gate.admit(now), Ok(Ticket::new(7, true)));
+    }
+
+    /// Counts what it hears.
+    #[derive(Debug)]
+    struct Listens {
+        to_successes: bool,
+        heard: AtomicU64,
+    }
+
+    impl Judge for Listens {
+        fn standing(&self, _: Instant) -> Standing {
+            Standing::Open
+        }
+
+        fn admit(&self, _: Instant) -> Result<Ticket, Shut> {
+            Ok(Ticket::new(0, false))
+        }
+
+        fn report(&self, _: Ticket, _: Outcome, _: Duration, _: Instant) {
+            self.heard.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn release(&self, _: Ticket) {}
+
+        fn hears_successes(&self) -> bool {
+            self.to_successes
+        }
+    }
+
+    #[test]
+    fn a_judge_that_wants_failures_only_hears_of_no_success() {
+        let vitals = Vitals::detached();
+        let listens = |kind, to_successes| {
+            let judge = Arc::new(Listens {
+                to_successes,
+                heard: AtomicU64::new(0),
+            });
+            vitals.attach(kind, |_| judge.clone());
+            judge
+        };
+        let (all, failures) = (
+            listens(JudgeKind::Outlier, true),
+            listens(JudgeKind::Limit, false),
+        );
+        let (ticket, now) = (Ticket::new(0, false), Instant::from_nanos(1 << 60));
+        vitals.gate().report_success(ticket, 1, now);
+        vitals.gate().report_success(ticket, 1, now);
+        (vitals.gate()).report_failure(ticket, Outcome::failure(), 1, now);
+        let heard = |judge: &Listens| judge.heard.load(Ordering::Relaxed);
+        assert_eq!((heard(&all), heard(&failures)), (3, 1));
     }
 }
