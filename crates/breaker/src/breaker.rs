@@ -1,6 +1,6 @@
 //! A breaker as its owner holds it.
 
-use std::{any::Any, fmt, sync::Arc};
+use std::{any::Any, fmt, sync::Arc, time::Duration};
 
 use tower_mesh_core::{Endpoint, JudgeKind};
 
@@ -74,6 +74,13 @@ impl Breaker {
     /// Begins anew: closed, not forced, nothing counted, its open time as short as at first.
     pub fn reset(&self) {
         self.0.force(State::Closed, Reason::Reset);
+    }
+
+    /// Opens it for `rest`: what is left of an open time that another process, or this one before it was started again,
+    /// has seen begin. `openings` is the [`Snapshot::openings`](crate::Snapshot::openings) of that time. A breaker that is
+    /// forced stays as it is.
+    pub fn reopen(&self, rest: Duration, openings: u8) {
+        self.0.reopen(rest, openings);
     }
 
     /// A layer whose services ask this breaker.

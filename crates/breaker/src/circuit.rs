@@ -20,6 +20,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tower_mesh_core::{
     GateHandle, Instant, JudgeKind, Outcome, Rng, Shut, Standing, Ticket,
     sync::{AtomicU64, Ordering},
@@ -31,12 +32,12 @@ use crate::{
     policy::Policy,
     run::Run,
     transition::{Change, Reason},
-    window::{Rule, Tally},
+    window::{Counted, Rule, Tally},
 };
 
 #[derive(Debug)]
 pub(crate) struct Circuit {
-    policy: Arc<Policy>,
+    policy: Arc<ArcSwap<Policy>>,
     rng: Rng,
     gate: Option<GateHandle>,
     phase: AtomicU64,
@@ -47,9 +48,9 @@ pub(crate) struct Circuit {
     /// Open or half-open: when calls have opened it, whatever became of probes since.
     tripped: Dated,
     run: Run,
-    failures: Option<Rule>,
+    failures: Option<Counted>,
     /// Boxed, as few have one and every endpoint would have room for it.
-    slow: Option<Box<Rule>>,
+    slow: Option<Box<Counted>>,
     /// From how many nanoseconds on a call is slow.
     slow_from: u64,
 }
@@ -73,11 +74,12 @@ enum Way {
 
 impl Circuit {
     pub(crate) fn new(
-        policy: Arc<Policy>,
+        policy: Arc<ArcSwap<Policy>>,
         rng: Rng,
         gate: Option<GateHandle>,
         now: Instant,
     ) -> Self {
+        let counted = policy.load();
         Self {
             rng,
             gate,
@@ -86,10 +88,10 @@ impl Circuit {
             until: Dated::new(Phase::START.epoch, Instant::NEVER),
             tripped: Dated::new(Phase::START.epoch, now),
             run: Run::default(),
-            failures: policy.failure_rule(),
-            slow: policy.slow_rule().map(Box::new),
-            slow_from: policy.slow_from(),
-            policy,
+            failures: counted.failures(),
+            slow: counted.slow().map(Box::new),
+            slow_from: counted.slow_from(),
+            policy: Arc::clone(&policy),
         }
     }
 
@@ -144,7 +146,8 @@ impl Circuit {
                 }
                 Way::Probe(next, _) if next.epoch == phase.epoch => {
                     // The lease before the place: else the places of a moment ago might seem to have run out.
-                    self.until.set(phase.epoch, now + self.policy.lease());
+                    self.until
+                        .set(phase.epoch, now + self.policy.load().lease());
                     if self.swap(phase, next) {
                         return (Ok(Ticket::new(next.epoch, true)), None);
                     }
@@ -167,13 +170,13 @@ impl Circuit {
             State::ForcedOpen => Way::Shut(None),
             State::Open if is_over() => probe(phase.probe()),
             State::Open => Way::Shut(until()),
-            State::HalfOpen => match phase.another_probe(&self.policy) {
+            State::HalfOpen => match phase.another_probe(&self.policy.load()) {
                 Some(next) => probe(next),
                 None if is_over() => probe(phase.renew()),
                 // When a probe comes back is not known; the end of its lease would scare callers away for nothing.
                 None => Way::Shut(None),
             },
-            State::Ramping => match self.policy.ramp_share(self.time_in(phase, now)) {
+            State::Ramping => match self.policy.load().ramp_share(self.time_in(phase, now)) {
                 Some(share) => Way::Chance(share),
                 None => Way::Over(phase.enter(State::Closed)),
             },
@@ -200,7 +203,10 @@ impl Circuit {
         if phase.failed == 0 {
             return Some(since);
         }
-        let most = self.policy.undoubled(phase.openings, until.since(since));
+        let most = self
+            .policy
+            .load()
+            .undoubled(phase.openings, until.since(since));
         let out_for = since.since(self.tripped.get(phase.epoch)?);
         // Of two times that are told early the difference may be late.
         let out_for = out_for.saturating_sub(Dated::EARLY);
@@ -236,14 +242,37 @@ impl Circuit {
         let epoch = ticket.epoch();
         // Every rule counts every call, so all do before the first may end the epoch.
         let run = self.run.record(outcome, epoch);
-        let failures = count(self.failures.as_ref(), failed, epoch, now);
-        let slow_calls = count(self.slow.as_deref(), slow, epoch, now);
-        if self.policy.too_many_in_a_row(run) {
-            self.trip(epoch, now, Reason::ConsecutiveFailures)
-        } else if failures {
-            self.trip(epoch, now, Reason::FailureRate)
-        } else if slow_calls {
-            self.trip(epoch, now, Reason::SlowCallRate)
+        record(self.failures.as_ref(), failed, epoch, now);
+        record(self.slow.as_deref(), slow, epoch, now);
+        // Only a call that counts against it can open it.
+        if failed || slow {
+            let reason = self.reason(run, failed, slow, epoch, now)?;
+            self.trip(epoch, now, reason)
+        } else {
+            None
+        }
+    }
+
+    /// Why a call that counts against it should open it.
+    #[cold]
+    fn reason(
+        &self,
+        run: u32,
+        failed: bool,
+        slow: bool,
+        epoch: u32,
+        now: Instant,
+    ) -> Option<Reason> {
+        let policy = self.policy.load();
+        let breaks = |counted: Option<&Counted>, rule: Option<Rule>| {
+            (counted.zip(rule)).is_some_and(|(calls, rule)| calls.breaks(rule, epoch, now))
+        };
+        if policy.too_many_in_a_row(run) {
+            Some(Reason::ConsecutiveFailures)
+        } else if failed && breaks(self.failures.as_ref(), policy.failure_rule()) {
+            Some(Reason::FailureRate)
+        } else if slow && breaks(self.slow.as_deref(), policy.slow_rule()) {
+            Some(Reason::SlowCallRate)
         } else {
             None
         }
@@ -257,7 +286,7 @@ impl Circuit {
                 _ if phase.epoch != epoch => return None,
                 State::Closed => {
                     let closed = self.time_in(phase, now);
-                    self.policy.remembered(phase.openings, closed)
+                    self.policy.load().remembered(phase.openings, closed)
                 }
                 State::Ramping => phase.openings,
                 _ => return None,
@@ -270,7 +299,7 @@ impl Circuit {
     #[cold]
     fn settle(&self, ticket: Ticket, failed: bool, now: Instant) -> Option<Change> {
         self.advance(now, |phase| {
-            let next = phase.of_probe(ticket)?.settle(failed, &self.policy);
+            let next = phase.of_probe(ticket)?.settle(failed, &self.policy.load());
             let reason = match next.state {
                 State::Open => Reason::ProbesFailed,
                 _ => Reason::ProbesSucceeded,
@@ -301,6 +330,21 @@ impl Circuit {
             };
             Some((next, reason))
         })
+    }
+
+    /// Opens it for what is left of an open time that began elsewhere, the `openings`th in a row; unless it is forced.
+    pub(crate) fn reopen(&self, rest: Duration, openings: u8, now: Instant) -> Option<Change> {
+        loop {
+            let from = self.phase();
+            let to = from.open(openings.saturating_sub(1));
+            if from.state.is_forced() {
+                return None;
+            }
+            if self.swap(from, to) {
+                self.begin(from, to, now + rest, now);
+                return Some(Change::new(from, to, now, Reason::Restored));
+            }
+        }
     }
 
     /// Lets go of it where it was forced.
@@ -334,36 +378,36 @@ impl Circuit {
             return None;
         }
         if from.epoch != to.epoch {
-            self.date(from, to, now);
-            if let Some(gate) = &self.gate {
-                gate.set_epoch(to.epoch, to.state.limits());
-            }
+            self.begin(from, to, self.ends(to, now), now);
         }
-        Some(Change {
-            from: from.state,
-            to: to.state,
-            epoch: to.epoch,
-            at: now,
-            reason,
-        })
+        Some(Change::new(from, to, now, reason))
     }
 
-    fn date(&self, from: Phase, to: Phase, now: Instant) {
+    /// When the state of `phase`, that begins now, is over.
+    fn ends(&self, phase: Phase, now: Instant) -> Instant {
+        let policy = self.policy.load();
+        match phase.state {
+            State::Open => now + policy.open_time(phase.openings, self.rng.unit()),
+            State::HalfOpen => now + policy.lease(),
+            _ => Instant::NEVER,
+        }
+    }
+
+    /// The times of an epoch that has begun, and its gate.
+    fn begin(&self, from: Phase, to: Phase, until: Instant, now: Instant) {
         // A renewed lease is an epoch of its own in a state that goes on.
         let is_new = from.state != to.state;
         let since = if is_new { None } else { self.since(from) };
         self.since.set(to.epoch, since.unwrap_or(now));
-        let until = match to.state {
-            State::Open => now + self.policy.open_time(to.openings, self.rng.unit()),
-            State::HalfOpen => now + self.policy.lease(),
-            _ => Instant::NEVER,
-        };
         self.until.set(to.epoch, until);
         let tripped = match from.state {
             State::Open | State::HalfOpen => self.tripped.get(from.epoch),
             _ => None,
         };
         self.tripped.set(to.epoch, tripped.unwrap_or(now));
+        if let Some(gate) = &self.gate {
+            gate.set_epoch(to.epoch, to.state.limits());
+        }
     }
 
     fn swap(&self, from: Phase, to: Phase) -> bool {
@@ -403,13 +447,10 @@ impl Circuit {
     }
 }
 
-/// Counts a call, and says whether the rule is broken: only a call that counts against can break it.
-fn count(rule: Option<&Rule>, against: bool, epoch: u32, now: Instant) -> bool {
-    let Some(rule) = rule else {
-        return false;
-    };
-    rule.record(against, epoch, now);
-    against && rule.is_broken(epoch, now)
+fn record(counted: Option<&Counted>, against: bool, epoch: u32, now: Instant) {
+    if let Some(calls) = counted {
+        calls.record(against, epoch, now);
+    }
 }
 
 fn stands(way: Way) -> Standing {

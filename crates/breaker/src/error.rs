@@ -55,3 +55,18 @@ impl Error for Open {
         Some(&self.refusal)
     }
 }
+
+/// A policy was refused because breakers that run would have to count anew for it: its window, the threshold of a slow
+/// call, or whether there is a rule over failures or slow calls at all is another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountsOtherwise(pub(crate) ());
+
+impl fmt::Display for CountsOtherwise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "breakers that run cannot change what they count: their window, the threshold of slow calls, and which rates they have",
+        )
+    }
+}
+
+impl Error for CountsOtherwise {}

@@ -9,12 +9,14 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tower_mesh_core::{
     Availability, Clock, GateHandle, Instant, Judge, Outcome, Rng, Shut, Standing, Ticket, frame,
 };
 
 use crate::{
     circuit::Circuit,
+    error::CountsOtherwise,
     phase::State,
     policy::{Policy, nanos},
     snapshot::Snapshot,
@@ -24,10 +26,37 @@ use crate::{
 /// What all breakers of one layer or registry share.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
-    pub(crate) policy: Arc<Policy>,
+    /// One for all of them, so that it changes for all of them at once.
+    pub(crate) policy: Arc<ArcSwap<Policy>>,
     pub(crate) clock: Clock,
     pub(crate) rng: Rng,
     pub(crate) events: Arc<Events>,
+}
+
+impl Settings {
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self {
+            policy: Arc::new(ArcSwap::from_pointee(policy)),
+            ..Self::default()
+        }
+    }
+
+    /// The same settings, whose policy changes by itself.
+    pub(crate) fn apart(&self) -> Self {
+        Self {
+            policy: Arc::new(ArcSwap::new(self.policy.load_full())),
+            ..self.clone()
+        }
+    }
+
+    /// Has all breakers follow `policy` from now on, if they can.
+    pub(crate) fn follow(&self, policy: Policy) -> Result<(), CountsOtherwise> {
+        if !self.policy.load().counts_as(&policy) {
+            return Err(CountsOtherwise(()));
+        }
+        self.policy.store(Arc::new(policy));
+        Ok(())
+    }
 }
 
 pub(crate) struct BreakerJudge {
@@ -95,6 +124,11 @@ impl BreakerJudge {
         self.tell(self.circuit.release_force(self.settings.clock.now()));
     }
 
+    pub(crate) fn reopen(&self, rest: Duration, openings: u8) {
+        let now = self.settings.clock.now();
+        self.tell(self.circuit.reopen(rest, openings, now));
+    }
+
     fn tell(&self, change: Option<Change>) {
         let Some(change) = change else {
             return;
@@ -119,6 +153,7 @@ impl BreakerJudge {
             slow_calls: self.circuit.slow(phase, now),
             consecutive_failures: self.circuit.run(phase),
             probes_out: phase.out.into(),
+            openings: phase.openings,
             opened: self.opened.load(Ordering::Relaxed),
             rejected: self.rejected.load(Ordering::Relaxed),
         }

@@ -5,8 +5,8 @@ use tower_layer::{Identity, Layer};
 use tower_mesh_core::{ClassifyErrors, Clock, Endpoint, NewLayer, Rng};
 
 use crate::{
-    breaker::Breaker, judge::Settings, policy::Policy, service::CircuitBreaker,
-    transition::Transitions,
+    breaker::Breaker, error::CountsOtherwise, judge::Settings, policy::Policy,
+    service::CircuitBreaker, transition::Transitions,
 };
 
 /// Gives a service, or each endpoint of a balancer, a breaker.
@@ -32,10 +32,7 @@ const UNNAMED: &str = "the service";
 impl BreakerLayer {
     /// A layer whose breakers follow `policy`.
     pub fn new(policy: Policy) -> Self {
-        let settings = Arc::new(Settings {
-            policy: Arc::new(policy),
-            ..Settings::default()
-        });
+        let settings = Arc::new(Settings::new(policy));
         let breaker = Breaker::new(UNNAMED.into(), &settings);
         Self::of(breaker, settings)
     }
@@ -79,7 +76,7 @@ impl<K, C> BreakerLayer<K, C> {
     }
 
     fn anew(mut self, name: Arc<str>, change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = Settings::clone(&self.settings);
+        let mut settings = self.settings.apart();
         change(&mut settings);
         self.settings = Arc::new(settings);
         self.breaker = Breaker::new(name, &self.settings);
@@ -118,6 +115,16 @@ impl<K, C> BreakerLayer<K, C> {
         Breaker::of(endpoint)
     }
 
+    /// Has all its breakers, its services' and its endpoints', follow `policy` from now on. What they have counted stays,
+    /// and one that is open stays so until the time that it was given.
+    ///
+    /// # Errors
+    ///
+    /// [`CountsOtherwise`] if they would have to count anew for that; nothing has changed then.
+    pub fn follow(&self, policy: Policy) -> Result<(), CountsOtherwise> {
+        self.settings.follow(policy)
+    }
+
     /// The transitions of all breakers of this layer from now on: its services' and its endpoints'.
     pub fn transitions(&self) -> Transitions {
         self.settings.events.listen()
@@ -149,7 +156,7 @@ impl<K, C> NewLayer<Endpoint> for BreakerLayer<K, C> {
 impl<K, C> fmt::Debug for BreakerLayer<K, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BreakerLayer")
-            .field("policy", &self.settings.policy)
+            .field("policy", &**self.settings.policy.load())
             .field("breaker", &self.breaker)
             .finish_non_exhaustive()
     }

@@ -86,7 +86,7 @@ mod window;
 
 pub use self::{
     breaker::Breaker,
-    error::Open,
+    error::{CountsOtherwise, Open},
     future::ResponseFuture,
     layer::BreakerLayer,
     permit::Permit,

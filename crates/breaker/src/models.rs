@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use loom::{
     model,
     sync::atomic::{AtomicU32, Ordering::SeqCst},
@@ -63,7 +64,7 @@ fn circuit(policy: Policy) -> (Arc<Circuit>, Arc<Vitals>) {
     let mut circuit = None;
     vitals.attach(JudgeKind::Breaker, |gate| {
         let made = Arc::new(Circuit::new(
-            Arc::new(policy),
+            Arc::new(ArcSwap::from_pointee(policy)),
             Rng::seeded(1),
             Some(gate),
             NOW,

@@ -7,7 +7,7 @@ use std::{
 
 use tower_mesh_core::Ratio;
 
-use crate::window::{Rule, Share, Window};
+use crate::window::{Counted, Rule, Share, Window};
 
 /// When a breaker opens, for how long, and how it closes again.
 ///
@@ -207,14 +207,33 @@ impl Policy {
         self.consecutive.is_some_and(|most| failures >= most.get())
     }
 
-    /// The rule over the share of failures, with its window.
+    /// What the share of failures is taken over, if it is asked for.
+    pub(crate) fn failures(&self) -> Option<Counted> {
+        self.failure_rate.map(|_| Counted::new(self.window))
+    }
+
+    /// What the share of slow calls is taken over, if it is asked for.
+    pub(crate) fn slow(&self) -> Option<Counted> {
+        self.slow.map(|_| Counted::new(self.window))
+    }
+
+    /// The share of failures that is too many.
     pub(crate) fn failure_rule(&self) -> Option<Rule> {
         self.failure_rate.map(|rate| self.rule(rate))
     }
 
-    /// The rule over the share of slow calls, with its window.
+    /// The share of slow calls that is too many.
     pub(crate) fn slow_rule(&self) -> Option<Rule> {
         self.slow.map(|(_, rate)| self.rule(rate))
+    }
+
+    /// Whether breakers that follow `self` can follow `other` without counting anew.
+    pub(crate) fn counts_as(&self, other: &Self) -> bool {
+        let counted = |policy: &Self| {
+            let slow = policy.slow.map(|(threshold, _)| threshold);
+            (policy.window, policy.failure_rate.is_some(), slow)
+        };
+        counted(self) == counted(other)
     }
 
     /// From how many nanoseconds on a call is slow.
@@ -224,7 +243,10 @@ impl Policy {
     }
 
     fn rule(&self, rate: Ratio) -> Rule {
-        Rule::new(self.window, self.min_calls, Share::new(rate))
+        Rule {
+            min_calls: self.min_calls.get(),
+            share: Share::new(rate),
+        }
     }
 
     /// How long it stays open for the `openings`th time in a row; `chance` in `[0, 1)` is the share of the jitter.

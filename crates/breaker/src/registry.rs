@@ -11,8 +11,8 @@ use std::{
 use tower_mesh_core::{Clock, Rng};
 
 use crate::{
-    breaker::Breaker, judge::Settings, phase::State, policy::Policy, snapshot::Snapshot,
-    transition::Transitions,
+    breaker::Breaker, error::CountsOtherwise, judge::Settings, phase::State, policy::Policy,
+    snapshot::Snapshot, transition::Transitions,
 };
 
 /// Breakers by key: one for each service, tenant or route.
@@ -58,10 +58,7 @@ impl CircuitBreakerRegistry {
     /// An empty registry whose breakers follow `policy`; it holds 10,000.
     pub fn new(policy: Policy) -> Self {
         Self {
-            settings: Arc::new(Settings {
-                policy: Arc::new(policy),
-                ..Settings::default()
-            }),
+            settings: Arc::new(Settings::new(policy)),
             capacity: CAPACITY,
             entries: Arc::default(),
         }
@@ -86,8 +83,17 @@ impl CircuitBreakerRegistry {
         self.anew(|settings| settings.rng = rng)
     }
 
+    /// Has all its breakers follow `policy` from now on, as [`BreakerLayer::follow`](crate::BreakerLayer::follow).
+    ///
+    /// # Errors
+    ///
+    /// [`CountsOtherwise`] if they would have to count anew for that; nothing has changed then.
+    pub fn follow(&self, policy: Policy) -> Result<(), CountsOtherwise> {
+        self.settings.follow(policy)
+    }
+
     fn anew(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = Settings::clone(&self.settings);
+        let mut settings = self.settings.apart();
         change(&mut settings);
         self.settings = Arc::new(settings);
         self.entries = Arc::default();
@@ -201,7 +207,7 @@ impl Default for CircuitBreakerRegistry {
 impl fmt::Debug for CircuitBreakerRegistry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CircuitBreakerRegistry")
-            .field("policy", &self.settings.policy)
+            .field("policy", &**self.settings.policy.load())
             .field("capacity", &self.capacity)
             .field("breakers", &self.len())
             .finish()

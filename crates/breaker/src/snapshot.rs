@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub consecutive_failures: u32,
     /// Probes under way.
     pub probes_out: u32,
+    /// How often in a row it has opened, as far as it remembers: each doubles the next open time.
+    pub openings: u8,
     /// How often it has opened by itself.
     pub opened: u64,
     /// How many calls it has refused.

@@ -14,7 +14,7 @@ use tokio_stream::{
 };
 use tower_mesh_core::Instant;
 
-use crate::phase::State;
+use crate::phase::{Phase, State};
 
 /// Why a breaker changed its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +42,8 @@ pub enum Reason {
     Released,
     /// Somebody had it begin anew.
     Reset,
+    /// It was open when its state was saved.
+    Restored,
 }
 
 impl Reason {
@@ -59,6 +61,7 @@ impl Reason {
             Self::Forced => "forced",
             Self::Released => "released",
             Self::Reset => "reset",
+            Self::Restored => "restored",
         }
     }
 }
@@ -96,6 +99,18 @@ pub(crate) struct Change {
     pub(crate) epoch: u32,
     pub(crate) at: Instant,
     pub(crate) reason: Reason,
+}
+
+impl Change {
+    pub(crate) fn new(from: Phase, to: Phase, at: Instant, reason: Reason) -> Self {
+        Self {
+            from: from.state,
+            to: to.state,
+            epoch: to.epoch,
+            at,
+            reason,
+        }
+    }
 }
 
 /// Where the breakers of one layer, or of one registry, tell their transitions.

@@ -3,10 +3,7 @@
 mod buckets;
 mod calls;
 
-use std::{
-    num::{NonZeroU16, NonZeroU32},
-    time::Duration,
-};
+use std::{num::NonZeroU16, time::Duration};
 
 use tower_mesh_core::{Instant, Ratio};
 
@@ -57,12 +54,19 @@ impl Tally {
     }
 }
 
-/// A share of the calls in a window that may not be reached.
+/// The calls in a window. Of how many what share may not be reached is asked each time anew: that may change, the window
+/// may not.
 #[derive(Debug)]
-pub(crate) struct Rule {
+pub(crate) struct Counted {
     ring: Ring,
-    min_calls: u32,
-    share: Share,
+    most: u32,
+}
+
+/// A share that the calls in a window may not reach, once there are so many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rule {
+    pub(crate) min_calls: u32,
+    pub(crate) share: Share,
 }
 
 /// Both count per epoch: what is recorded under an older one neither shows nor disturbs, and a new one starts cold
@@ -73,17 +77,13 @@ enum Ring {
     Calls(LastCalls),
 }
 
-impl Rule {
-    pub(crate) fn new(window: Window, min_calls: NonZeroU32, share: Share) -> Self {
+impl Counted {
+    pub(crate) fn new(window: Window) -> Self {
         let (ring, most) = match window.0 {
             Span::Calls(calls) => (Ring::Calls(LastCalls::new(calls)), calls.get().into()),
             Span::Time(time) => (Ring::Time(Buckets::new(time)), Buckets::SURELY_COUNTED),
         };
-        Self {
-            ring,
-            min_calls: min_calls.get().min(most),
-            share,
-        }
+        Self { ring, most }
     }
 
     #[inline]
@@ -98,9 +98,10 @@ impl Rule {
     ///
     /// Calls that end at the same instant on several processors may not see each other; then the next one that counts
     /// against breaks the rule.
-    pub(crate) fn is_broken(&self, epoch: u32, now: Instant) -> bool {
+    pub(crate) fn breaks(&self, rule: Rule, epoch: u32, now: Instant) -> bool {
         let tally = self.tally(epoch, now);
-        tally.calls >= self.min_calls && self.share.is_reached(tally.against, tally.calls)
+        let min_calls = rule.min_calls.min(self.most);
+        tally.calls >= min_calls && rule.share.is_reached(tally.against, tally.calls)
     }
 
     pub(crate) fn tally(&self, epoch: u32, now: Instant) -> Tally {
@@ -133,9 +134,9 @@ mod tests {
 
     const NOW: Instant = Instant::from_nanos(1 << 60);
 
-    fn rule(window: Window, min_calls: u32) -> Rule {
-        let min_calls = NonZeroU32::new(min_calls).expect("no test asks for none");
-        Rule::new(window, min_calls, Share::new(Ratio::percent(50)))
+    fn half_of(min_calls: u32) -> Rule {
+        let share = Share::new(Ratio::percent(50));
+        Rule { min_calls, share }
     }
 
     #[test]
@@ -149,25 +150,25 @@ mod tests {
         }
     }
 
-    fn breaks(rule: &Rule, now: Instant) -> bool {
-        rule.record(true, 0, now);
-        rule.is_broken(0, now)
+    fn breaks(calls: &Counted, min_calls: u32, now: Instant) -> bool {
+        calls.record(true, 0, now);
+        calls.breaks(half_of(min_calls), 0, now)
     }
 
     #[test]
     fn a_minimum_that_the_window_cannot_hold_is_cut_off() {
         let four = NonZeroU16::MIN.saturating_add(3);
-        let rule = rule(Window::last(four), 1_000);
-        let broken: Vec<_> = (0..4).map(|_| breaks(&rule, NOW)).collect();
+        let calls = Counted::new(Window::last(four));
+        let broken: Vec<_> = (0..4).map(|_| breaks(&calls, 1_000, NOW)).collect();
         assert_eq!(broken, [false, false, false, true]);
     }
 
     #[test]
     fn absurd_windows_are_cut_off() {
         for time in [Duration::ZERO, Duration::MAX] {
-            let rule = rule(Window::over(time), 1);
-            assert!(breaks(&rule, NOW));
-            assert!(breaks(&rule, Instant::NEVER));
+            let calls = Counted::new(Window::over(time));
+            assert!(breaks(&calls, 1, NOW));
+            assert!(breaks(&calls, 1, Instant::NEVER));
         }
     }
 }

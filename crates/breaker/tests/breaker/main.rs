@@ -3,6 +3,7 @@
 #![cfg(not(mesh_loom))]
 
 mod calls;
+mod changes;
 mod contract;
 mod cost;
 mod endpoints;
