@@ -33,6 +33,7 @@ mod mesh;
 mod metrics;
 mod observe;
 mod policy;
+mod profile;
 mod service;
 mod shutdown;
 mod stack;
@@ -49,6 +50,7 @@ pub use self::{
     lifecycle::{Component, Lifecycle, Start},
     mesh::Mesh,
     policy::{BreakerPolicy, LimitPolicy, PanicPolicy, Policy, RetryPolicy},
+    profile::Profile,
     service::{MeshLayer, MeshService},
     shutdown::ShutdownError,
     stack::{ResponseBody, ResponseFuture},

@@ -16,6 +16,7 @@
 //! orders = [{ address = "127.0.0.1:8081" }, { address = "127.0.0.1:8082", weight = 3 }]
 //!
 //! [defaults]                        # for every service
+//! profile = "internal"              # or "external", "batch": where the defaults come from
 //! timeout = "10s"
 //! balance = "best-of-three"
 //! panic = { max_out = 0.5, min_healthy = 1 }
@@ -31,7 +32,7 @@
 //! ```
 
 mod error;
-mod value;
+pub(crate) mod value;
 
 use std::{
     collections::BTreeMap,
@@ -46,7 +47,7 @@ use tower_mesh_balance::Strategy;
 use tower_mesh_core::{Endpoint, Ratio, ServiceName, Weight};
 
 pub use self::error::ConfigError;
-use crate::policy::Policy;
+use crate::{policy::Policy, profile::Profile};
 
 /// Everything that can be said in a configuration file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -117,6 +118,8 @@ impl EndpointConfig {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ServiceConfig {
+    #[serde(deserialize_with = "value::profile")]
+    profile: Option<Profile>,
     #[serde(deserialize_with = "value::time")]
     timeout: Option<Duration>,
     #[serde(deserialize_with = "value::strategy")]
@@ -262,9 +265,9 @@ impl ServiceConfig {
         policy.validate()
     }
 
-    /// The policy `base` with what is said here in place of what it says.
+    /// The policy `base`, or that of the profile if one is said here, with what is said here in place of what it says.
     pub(crate) fn over(&self, base: &Policy) -> Policy {
-        let mut policy = base.clone();
+        let mut policy = (self.profile).map_or_else(|| base.clone(), Profile::policy);
         set(&mut policy.timeout, self.timeout);
         set(&mut policy.balance, self.balance);
         set(&mut policy.panic.max_out, self.panic.max_out);

@@ -29,7 +29,7 @@ fn an_unknown_key_is_refused_with_the_nearest_valid_one_and_its_line() {
     assert_eq!(
         refused("service = \"shop\"\n\n[defaults]\ntimout = \"2s\"\n"),
         "configuration, line 4, `defaults.timout`: `timout` does not exist, did you mean `timeout`? \
-         (there are timeout, balance, panic, retry, breaker, limit, operations)"
+         (there are profile, timeout, balance, panic, retry, breaker, limit, operations)"
     );
     assert!(refused("[discovery]\nkind = \"statik\"").contains("did you mean `static`?"));
 }
@@ -67,6 +67,10 @@ fn values_that_cannot_be_are_refused_where_they_stand() {
         (
             "defaults.balance = \"magic\"",
             "one of best-of-three, peak-ewma",
+        ),
+        (
+            "services.a.profile = \"magic\"",
+            "one of internal, external, batch",
         ),
         ("service = \"a/b\"", "'/' is not allowed"),
         ("[services.\"a b\"]", "' ' is not allowed"),
@@ -120,4 +124,16 @@ fn how_many_may_be_out_is_said_for_one_service_over_the_defaults() {
     let policy = a.over(&config.defaults.over(&Policy::default()));
     assert_eq!(policy.panic.max_out, Ratio::percent(30));
     assert_eq!(policy.panic.min_healthy, 2);
+}
+
+#[test]
+fn a_profile_is_where_a_service_begins_and_what_is_said_beside_it_goes_before() {
+    let text =
+        "[defaults]\ntimeout = \"1s\"\n\n[services.a]\nprofile = \"batch\"\nlimit.queue = 5\n";
+    let config = Config::parse(text).unwrap();
+    let a = &config.services[&ServiceName::new("a").unwrap()];
+    let policy = a.over(&config.defaults.over(&Policy::default()));
+    let mut batch = crate::Profile::Batch.policy();
+    batch.limit.queue = 5;
+    assert_eq!(policy, batch);
 }

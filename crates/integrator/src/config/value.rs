@@ -6,6 +6,8 @@ use serde::{Deserialize, Deserializer, de::Error};
 use tower_mesh_balance::Strategy;
 use tower_mesh_core::{Ratio, ServiceName};
 
+use crate::profile::Profile;
+
 /// More is a slip of the unit.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -69,26 +71,38 @@ where
         .map_err(D::Error::custom)
 }
 
+/// What a balancing strategy is called.
+const STRATEGIES: [(&str, Strategy); 5] = [
+    ("best-of-three", Strategy::BestOfThree),
+    ("peak-ewma", Strategy::PeakEwma),
+    ("least-in-flight", Strategy::LeastInFlight),
+    ("round-robin", Strategy::RoundRobin),
+    ("weighted", Strategy::Weighted),
+];
+
 /// The name of a balancing strategy.
 pub(super) fn strategy<'de, D: Deserializer<'de>>(de: D) -> Result<Option<Strategy>, D::Error> {
-    const NAMES: [(&str, Strategy); 5] = [
-        ("best-of-three", Strategy::BestOfThree),
-        ("peak-ewma", Strategy::PeakEwma),
-        ("least-in-flight", Strategy::LeastInFlight),
-        ("round-robin", Strategy::RoundRobin),
-        ("weighted", Strategy::Weighted),
-    ];
-    text(de, |text| {
-        NAMES
-            .iter()
-            .find(|(name, _)| *name == text)
-            .map(|(_, strategy)| Some(*strategy))
-            .ok_or_else(|| {
-                format!(
-                    "{text:?} is no strategy, but one of {}",
-                    NAMES.map(|(name, _)| name).join(", ")
-                )
-            })
+    text(de, |text| one_of(&STRATEGIES, "strategy", text))
+}
+
+/// What `strategy` is called.
+pub(crate) fn strategy_name(strategy: Strategy) -> &'static str {
+    let mut named = STRATEGIES.iter();
+    named
+        .find(|(_, other)| *other == strategy)
+        .map_or("unnamed", |(name, _)| name)
+}
+
+/// The name of a profile.
+pub(super) fn profile<'de, D: Deserializer<'de>>(de: D) -> Result<Option<Profile>, D::Error> {
+    text(de, |text| one_of(&Profile::NAMES, "profile", text))
+}
+
+fn one_of<T: Copy>(names: &[(&str, T)], what: &str, text: &str) -> Result<Option<T>, String> {
+    let found = names.iter().find(|(name, _)| *name == text);
+    found.map(|(_, value)| Some(*value)).ok_or_else(|| {
+        let names: Vec<_> = names.iter().map(|(name, _)| *name).collect();
+        format!("{text:?} is no {what}, but one of {}", names.join(", "))
     })
 }
 
