@@ -1,5 +1,7 @@
 //! The settings of a balancer.
 
+use std::sync::Arc;
+
 use tower::load::CompleteOnResponse;
 use tower_layer::Layer;
 use tower_mesh_core::{ClassifyErrors, Clock, Endpoint, Endpoints, NewService, Ratio, Rng};
@@ -125,6 +127,22 @@ impl<K, C> BalanceLayer<K, C> {
     }
 }
 
+impl<K, C> BalanceLayer<K, C>
+where
+    K: Clone + Send + Sync + 'static,
+    C: Clone + Send + Sync + 'static,
+{
+    /// The services of `old`, with their connections, under the settings of this layer. `old` goes on as it was, with the
+    /// calls that it has.
+    pub fn again<S>(&self, old: &Balance<S, K, C>) -> Balance<S, K, C>
+    where
+        S: Send + Sync + 'static,
+    {
+        let judging = (self.classify.clone(), self.completion.clone());
+        Balance::new(old.pool().again(self.settings.clone(), judging))
+    }
+}
+
 impl<N, K, C> Layer<N> for BalanceLayer<K, C>
 where
     N: NewService<Endpoint> + Send + Sync + 'static,
@@ -138,7 +156,7 @@ where
         let judging = (self.classify.clone(), self.completion.clone());
         Balance::new(Pool::new(
             self.endpoints.clone(),
-            Box::new(new_service),
+            Arc::new(new_service),
             self.settings.clone(),
             judging,
         ))

@@ -28,7 +28,7 @@ pub(crate) struct Pool<S, J> {
 }
 
 /// The `NewService` runs only when endpoints change, so its type need not be everyone's.
-type Make<S> = Box<dyn NewService<Endpoint, Service = S> + Send + Sync>;
+type Make<S> = Arc<dyn NewService<Endpoint, Service = S> + Send + Sync>;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -52,8 +52,25 @@ where
         settings: Settings,
         judging: J,
     ) -> Arc<Self> {
-        let set = Guard::into_inner(endpoints.current());
-        let first = Snapshot::new(None, set, |endpoint| made(&*make, endpoint));
+        let first = Snapshot::new(None, current(&endpoints), |endpoint| made(&*make, endpoint));
+        Self::following(endpoints, make, settings, judging, first)
+    }
+
+    /// A pool of the same services under other settings.
+    pub(crate) fn again(&self, settings: Settings, judging: J) -> Arc<Self> {
+        let (endpoints, make) = (self.endpoints.clone(), Arc::clone(&self.make));
+        let old = self.snapshot.load();
+        let first = Snapshot::new(Some(&old), current(&endpoints), |e| made(&*make, e));
+        Self::following(endpoints, make, settings, judging, first)
+    }
+
+    fn following(
+        endpoints: Endpoints,
+        make: Make<S>,
+        settings: Settings,
+        judging: J,
+        first: Snapshot<S>,
+    ) -> Arc<Self> {
         let pool = Arc::new(Self {
             snapshot: ArcSwap::from_pointee(first),
             settings,
@@ -73,7 +90,7 @@ impl<S, J> Pool<S, J> {
     fn update(&self) {
         loop {
             let old = self.snapshot.load_full();
-            let set = Guard::into_inner(self.endpoints.current());
+            let set = current(&self.endpoints);
             if set.revision() <= old.set.revision() {
                 return;
             }
@@ -91,6 +108,10 @@ impl<S: Send + Sync, J: Send + Sync> Subscriber for Pool<S, J> {
     fn changed(&self, _: &EndpointSet) {
         self.update();
     }
+}
+
+fn current(endpoints: &Endpoints) -> Arc<EndpointSet> {
+    Guard::into_inner(endpoints.current())
 }
 
 fn made<S>(make: &dyn NewService<Endpoint, Service = S>, endpoint: &Endpoint) -> Option<S> {

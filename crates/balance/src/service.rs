@@ -33,6 +33,10 @@ impl<S, K, C> Balance<S, K, C> {
     pub(crate) fn new(pool: Arc<Pool<S, (K, C)>>) -> Self {
         Self { pool }
     }
+
+    pub(crate) fn pool(&self) -> &Pool<S, (K, C)> {
+        &self.pool
+    }
 }
 
 impl<S, K, C, Req> Service<Req> for Balance<S, K, C>

@@ -12,6 +12,7 @@ use std::{
 
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service};
+use tower_mesh_balance::Strategy;
 use tower_mesh_core::{Endpoint, Resolution, Rng, Shared, Weight};
 
 use crate::fleet::{Does, Fleet, endpoint};
@@ -267,4 +268,29 @@ fn a_hundred_thousand_endpoints_in_one_update_are_fine() {
     let mut cx = Context::from_waker(Waker::noop());
     assert!(balance.poll_ready(&mut cx).is_ready());
     assert!(assert_ready!(task::spawn(balance.call(())).poll()).is_err());
+}
+
+#[test]
+fn other_settings_take_over_the_services_and_both_balancers_follow_the_set() {
+    let fleet = Fleet::new([1, 2]);
+    let old = fleet.balance();
+    let layer = fleet.layer().strategy(Strategy::RoundRobin);
+    let new = layer.again(&layer.again(&old));
+    assert_eq!([1, 2].map(|port| fleet.seen(port).made), [1, 1]);
+    fleet.publish([endpoint(2), endpoint(3)]);
+    for mut balance in [old.clone(), new.clone()] {
+        let mut ports: Vec<_> = (0..2)
+            .map(|_| assert_ready!(task::spawn(balance.call(())).poll()).unwrap())
+            .collect();
+        ports.sort_unstable();
+        assert_eq!(ports, [2, 3]);
+    }
+    drop(old);
+    fleet.publish([endpoint(2), endpoint(3), endpoint(4)]);
+    assert_eq!(
+        fleet.seen(4).made,
+        1,
+        "only who is still there makes services"
+    );
+    assert_eq!(fleet.seen(2).made, 1);
 }
