@@ -13,8 +13,9 @@ The commands of this repository.
 Usage: cargo xtask <COMMAND>
 
 Commands:
-  test   Checks everything that has to hold before a change lands
-  bench  Measures what a call costs, beside the peers, and checks the bars
+  test     Checks everything that has to hold before a change lands
+  bench    Measures what a call costs, beside the peers, and checks the bars
+  servers  Fetches the servers that tests run against
 
 `cargo xtask <COMMAND> --help` says more about a command.
 ";
@@ -26,14 +27,16 @@ Usage: cargo xtask test [OPTIONS] [FILTER]
 
 Without FILTER, one after the other: fmt, clippy, tests, doctests, rustdoc, loom, deny, quickstart, bars.
 A stage that fails does not hide what the later ones find. The stages and their times are listed at
-the end; the last line counts the tests.
+the end; the last line counts the tests. Tests that need a server are `#[ignore]`d; they run where
+every server is found, and are named as skipped elsewhere.
 
 Arguments:
   [FILTER]  Run only the unit, integration and doc tests whose name contains FILTER;
             fails when there is none
 
 Options:
-      --require-servers  A test that is skipped, for want of a server or as `#[ignore]`, is a failure
+      --require-servers  Fetch the servers that are missing, see `cargo xtask servers --help`; a test that
+                         is skipped, for want of a server or for another reason, is a failure
   -h, --help             Print this text
 
 Exit code: 0 all is well, 1 something failed, 2 the command line makes no sense.
@@ -66,7 +69,22 @@ Exit code: 0 all is well, 1 a bar is exceeded, no case matches or an instrument 
 2 the command line makes no sense.
 ";
 
-const COMMANDS: &[&str] = &["test", "bench"];
+const SERVERS_HELP: &str = "\
+Fetches the servers that tests run against: Consul 1.8.
+
+Usage: cargo xtask servers
+
+One that is on the path is preferred. Others are unpacked below target/servers, from a Debian package
+that apt downloads and whose checksum is pinned: no root's rights, nothing installed, no daemon
+started. The mirror is the one that apt is set up with; TOWER_MESH_DEBIAN_MIRROR names another.
+
+Options:
+  -h, --help  Print this text
+
+Exit code: 0 all are there, 1 one is not to be had, 2 the command line makes no sense.
+";
+
+const COMMANDS: &[&str] = &["test", "bench", "servers"];
 const FLAGS: &[&str] = &["--help"];
 const TEST_FLAGS: &[&str] = &["--require-servers", "--help"];
 const BENCH_FLAGS: &[&str] = &["--json", "--check", "--balance", "--help"];
@@ -77,6 +95,7 @@ pub(crate) enum Invocation {
     Help(&'static str),
     Test(TestOptions),
     Bench(BenchOptions),
+    Servers,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -97,6 +116,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
         Some(Arg::Value(command)) => match command.string()?.as_str() {
             "test" => parse_test(parser),
             "bench" => parse_bench(parser),
+            "servers" => parse_servers(parser),
             unknown => Err(UsageError::unknown("command", unknown, COMMANDS)),
         },
         Some(flag) => Err(UsageError::unknown("flag", &spelled(&flag), FLAGS)),
@@ -144,6 +164,14 @@ fn parse_bench(mut parser: Parser) -> Result<Invocation, UsageError> {
         true if filters.is_empty() && !json => BenchOptions::Check,
         true => return Err(UsageError("--check stands alone".to_owned())),
     }))
+}
+
+fn parse_servers(mut parser: Parser) -> Result<Invocation, UsageError> {
+    match parser.next()? {
+        None => Ok(Invocation::Servers),
+        Some(Arg::Short('h') | Arg::Long("help")) => Ok(Invocation::Help(SERVERS_HELP)),
+        Some(arg) => Err(UsageError::unknown("flag", &spelled(&arg), FLAGS)),
+    }
 }
 
 fn set_filter(options: &mut TestOptions, filter: String) -> Result<(), UsageError> {
@@ -258,10 +286,17 @@ mod tests {
     }
 
     #[test]
+    fn servers_takes_nothing() {
+        assert_eq!(parse("servers"), Ok(Invocation::Servers));
+        assert!(parse("servers consul").is_err());
+    }
+
+    #[test]
     fn every_command_has_its_own_help() {
         assert_eq!(parse("--help"), Ok(Invocation::Help(HELP)));
         assert_eq!(parse("-h"), Ok(Invocation::Help(HELP)));
         assert_eq!(parse("test gate --help"), Ok(Invocation::Help(TEST_HELP)));
+        assert_eq!(parse("servers --help"), Ok(Invocation::Help(SERVERS_HELP)));
         assert_eq!(parse("bench --help"), Ok(Invocation::Help(BENCH_HELP)));
     }
 

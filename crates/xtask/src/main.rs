@@ -7,6 +7,7 @@ mod loom;
 mod process;
 mod quickstart;
 mod results;
+mod servers;
 mod stages;
 mod summary;
 mod test;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         }
         Ok(Invocation::Test(options)) => test::run(&options),
         Ok(Invocation::Bench(options)) => bench::run(&options),
+        Ok(Invocation::Servers) => servers::run(),
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(USAGE)

@@ -9,7 +9,7 @@ use crate::process;
 use crate::results::{Counts, Runner};
 use crate::summary::{Outcome, Verdict};
 use crate::test::Run;
-use crate::{bench, deny, loom, quickstart};
+use crate::{bench, deny, loom, quickstart, servers};
 
 #[derive(Debug)]
 pub(crate) struct Stage {
@@ -96,12 +96,16 @@ fn compiles(run: &Run<'_>) -> bool {
 }
 
 fn tests(run: &Run<'_>) -> Outcome {
+    let servers = match servers(run) {
+        Ok(servers) => servers,
+        Err(error) => return Outcome::failed(error),
+    };
     let filter = run.options.filter.as_deref();
     let nextest = process::succeeds(&mut run.workspace.cargo(["nextest", "--version"]));
     let mut outcome = if nextest {
-        with_nextest(run, filter)
+        with_nextest(run, filter, servers)
     } else {
-        with_libtest(run, filter)
+        with_libtest(run, filter, servers)
     };
     if run.options.require_servers
         && outcome.counts.skipped > 0
@@ -113,11 +117,37 @@ fn tests(run: &Run<'_>) -> Outcome {
     outcome
 }
 
-fn with_nextest(run: &Run<'_>, filter: Option<&str>) -> Outcome {
+/// Whether tests that need a server, and are `#[ignore]`d for it, can run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Servers {
+    Found,
+    Missing,
+}
+
+fn servers(run: &Run<'_>) -> Result<Servers, String> {
+    let target = run.workspace.target();
+    if run.options.require_servers {
+        servers::fetch_missing(target)?;
+    }
+    let missing = servers::missing(target);
+    if missing.is_empty() {
+        return Ok(Servers::Found);
+    }
+    println!(
+        "not found: {}; tests that need a server are skipped, `cargo xtask servers` fetches it",
+        missing.join(", ")
+    );
+    Ok(Servers::Missing)
+}
+
+fn with_nextest(run: &Run<'_>, filter: Option<&str>, servers: Servers) -> Outcome {
     let mut command = workspace_command(run, ["nextest", "run", "--no-fail-fast"]);
     command
         .args(TEST_TARGETS)
         .args(["--config-file", "crates/xtask/nextest.toml"]);
+    if servers == Servers::Found {
+        command.args(["--run-ignored", "all"]);
+    }
     let Some(filter) = filter else {
         return run.tests(
             Runner::Nextest,
@@ -137,12 +167,13 @@ fn with_nextest(run: &Run<'_>, filter: Option<&str>) -> Outcome {
     outcome.with(counts)
 }
 
-fn with_libtest(run: &Run<'_>, filter: Option<&str>) -> Outcome {
+fn with_libtest(run: &Run<'_>, filter: Option<&str>, servers: Servers) -> Outcome {
     let mut command = workspace_command(run, ["test", "--no-fail-fast"]);
-    run.tests(
-        Runner::Libtest,
-        command.args(TEST_TARGETS).arg("--").args(filter),
-    )
+    command.args(TEST_TARGETS).arg("--").args(filter);
+    if servers == Servers::Found {
+        command.arg("--include-ignored");
+    }
+    run.tests(Runner::Libtest, &mut command)
 }
 
 fn doctests(run: &Run<'_>) -> Outcome {
