@@ -1,7 +1,7 @@
 //! Finds the endpoints of a service, and keeps them when the registry does not answer.
 //!
-//! A [`Discovery`] asks a source ([`Resolve`](tower_mesh_core::Resolve): [`MemoryRegistry`], [`Static`], Consul, a
-//! registry of your own) and publishes what it learns as [`Endpoints`](tower_mesh_core::Endpoints), from which
+//! A [`Discovery`] asks a source ([`Resolve`](tower_mesh_core::Resolve): [`MemoryRegistry`], [`Static`], [`Preferred`],
+//! `File` with the feature of that name, Consul, a registry of your own) and publishes what it learns as [`Endpoints`](tower_mesh_core::Endpoints), from which
 //! balancers pick. Its [`Driver`] does all the work, so no call waits for the registry but the very first.
 //!
 //! # What happens to a request
@@ -70,6 +70,8 @@ mod discovery;
 mod driver;
 mod error;
 mod faults;
+#[cfg(feature = "file")]
+mod file;
 mod filter;
 mod fixed;
 mod follow;
@@ -77,6 +79,7 @@ mod future;
 mod hold;
 mod idle;
 mod layer;
+mod preferred;
 mod service;
 mod shared;
 mod source;
@@ -86,6 +89,8 @@ mod watch;
 
 pub use tower_mesh_core::MemoryRegistry;
 
+#[cfg(feature = "file")]
+pub use self::file::File;
 pub use self::{
     builder::Builder,
     changes::Changes,
@@ -96,6 +101,7 @@ pub use self::{
     fixed::Static,
     future::ResponseFuture,
     layer::DiscoveryLayer,
+    preferred::Preferred,
     service::Discovered,
     status::ServiceStatus,
 };

@@ -11,8 +11,11 @@ mod callers;
 mod changes;
 mod contract;
 mod ends;
+#[cfg(feature = "file")]
+mod files;
 mod flaws;
 mod logs;
+mod preferred;
 mod registry;
 mod script;
 mod sources;
