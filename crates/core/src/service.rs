@@ -101,6 +101,16 @@ pub trait Replay<Req>: Clone {
 
     /// Makes the request of another attempt, or nothing if meanwhile it cannot be made.
     fn again(&self, kept: &Self::Kept) -> Option<Req>;
+
+    /// Whether another attempt may be made while one is under way: whether [`again`](Self::again) then takes nothing
+    /// away from that one, and makes a request that is whole.
+    ///
+    /// Asked by hedges, right after the request was kept; retries come after the attempt has ended and need not know.
+    /// No, unless it is said: a body that is sent while it is read can be had by one attempt at a time.
+    fn can_overlap(&self, kept: &Self::Kept) -> bool {
+        let _ = kept;
+        false
+    }
 }
 
 /// Sends clones, of requests that are all idempotent: for requests that are plain values.
@@ -121,6 +131,10 @@ impl<Req: Clone> Replay<Req> for CloneIdempotent {
 
     fn again(&self, kept: &Req) -> Option<Req> {
         Some(kept.clone())
+    }
+
+    fn can_overlap(&self, _: &Req) -> bool {
+        true
     }
 }
 

@@ -53,7 +53,7 @@ pub enum Idempotent {
 /// dropped, to be exact); from then on the stream is passed on as if it had never been kept. A stream that says it is
 /// longer than the limit is not recorded at all: it can be sent again until its first byte is read.
 ///
-/// One attempt at a time has the stream. When another is made ready the one before, should its connection still read,
+/// One attempt at a time has the stream, so a request with one is never hedged ([`can_overlap`](Replay::can_overlap)). When another is made ready the one before, should its connection still read,
 /// stands still, and ends with an error as soon as the other reads; if the other is given up unread, it goes on. An error
 /// or a panic of the stream ends it for every attempt.
 ///
@@ -140,6 +140,14 @@ impl Replay<Request<Body>> for HttpReplay {
         *request.headers_mut() = kept.header_map();
         *request.extensions_mut() = kept.extensions.clone();
         Some(request)
+    }
+
+    fn can_overlap(&self, kept: &Kept) -> bool {
+        match kept.body {
+            KeptBody::Known(_) => true,
+            // The attempt that has the stream would stand still, and fail as soon as the other reads.
+            KeptBody::Stream(_) => false,
+        }
     }
 }
 
@@ -237,6 +245,25 @@ mod tests {
             assert_eq!(bytes(HttpReplay::new().again(&kept).unwrap()), "abc");
         }
         assert!(!format!("{kept:?}").contains("abc"));
+    }
+
+    #[test]
+    fn what_is_empty_or_known_may_be_sent_while_it_is_being_sent_and_a_stream_may_not() {
+        let replay = HttpReplay::new();
+        let overlaps = |body: Body| {
+            let kept = replay.keep(&mut request(Method::PUT, body));
+            replay.can_overlap(&kept.unwrap())
+        };
+        assert!(overlaps(Body::empty()));
+        assert!(overlaps("known".into()));
+        let stream = |steps: Vec<Step>| Body::new(Script::new(steps));
+        assert!(!overlaps(stream(vec![Step::Data("ab")])));
+        // Not even beneath a retry, which has kept the stream already.
+        let mut kept_before = request(Method::PUT, stream(vec![Step::Data("ab")]));
+        let above = replay.keep(&mut kept_before).unwrap();
+        assert!(!replay.can_overlap(&replay.keep(&mut kept_before).unwrap()));
+        assert_eq!(bytes(kept_before), "ab");
+        assert_eq!(bytes(replay.again(&above).unwrap()), "ab");
     }
 
     // row 15
