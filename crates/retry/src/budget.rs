@@ -71,7 +71,7 @@ pub struct BudgetSnapshot {
     pub balance: f64,
     /// Calls that were issued.
     pub deposits: u64,
-    /// Retries that were made.
+    /// Retries that were made, and hedges.
     pub withdrawals: u64,
     /// Retries that were refused because the budget was empty.
     pub refused: u64,
@@ -142,8 +142,6 @@ impl Budget {
 
     /// Takes out one retry, if there is one.
     pub fn withdraw(&self, now: Instant) -> Option<Withdrawal> {
-        // A hedge, which nobody waits for, will take what is earned only: a floor would make its bound a lie at low
-        // rates.
         let shared = &*self.0;
         let source = if shared.earned.withdraw(now.as_nanos()) {
             Source::Earned
@@ -153,11 +151,24 @@ impl Budget {
             shared.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         };
-        Some(Withdrawal {
+        Some(self.withdrawal(source))
+    }
+
+    /// Takes out one of those that calls have earned, and none of those that are allowed whatever the traffic: for a
+    /// hedge, which nobody needs. With a floor its share would be a lie at low rates.
+    ///
+    /// A refusal is not counted here: it means that a call was not hedged, not that one has failed.
+    pub fn withdraw_earned(&self, now: Instant) -> Option<Withdrawal> {
+        let earned = self.0.earned.withdraw(now.as_nanos());
+        earned.then(|| self.withdrawal(Source::Earned))
+    }
+
+    fn withdrawal(&self, source: Source) -> Withdrawal {
+        Withdrawal {
             budget: self.clone(),
             source,
             spent: false,
-        })
+        }
     }
 
     /// What it holds now, and what became of those who asked.

@@ -13,7 +13,9 @@ use tower_mesh_core::{
 /// Attempts have failed, and no further one was made.
 ///
 /// It tells of each attempt, and why it was the last. Its source is the [`Refusal`] (`attempts_exhausted`), whose
-/// source is the error of the last attempt: [`last`](Self::last).
+/// source is the error of the last attempt: [`last`](Self::last). From a hedge [beneath a
+/// retry](crate::HedgeLayer::beneath_retry) the refusal is of the kind of the last attempt's, since the retry has yet to
+/// decide.
 #[derive(Debug)]
 pub struct Exhausted {
     refusal: Refusal,
@@ -40,6 +42,10 @@ pub enum Why {
     CannotRepeat,
     /// The last failure says nothing of an endpoint: another attempt would not have met a better one.
     NotRetryable,
+    /// No other endpoint would have taken a hedge.
+    NowhereElse,
+    /// These were the attempts of a hedge beneath a retry, which decides.
+    LeftToRetry,
 }
 
 impl fmt::Display for Why {
@@ -52,6 +58,8 @@ impl fmt::Display for Why {
             Self::NotIdempotent => "the request may have been sent and is not idempotent",
             Self::CannotRepeat => "the request cannot be sent again",
             Self::NotRetryable => "the last one's error is none that a retry helps against",
+            Self::NowhereElse => "no other endpoint would take one",
+            Self::LeftToRetry => "the rest is left to the retry above",
         })
     }
 }
@@ -68,7 +76,11 @@ impl Exhausted {
             Pushback::After(after) => Some(after),
             _ => None,
         };
-        let refusal = Refusal::remote(Kind::AttemptsExhausted, sent)
+        let refusal = match why {
+            Why::LeftToRetry => undecided(&*last, sent),
+            _ => Refusal::remote(Kind::AttemptsExhausted, sent),
+        };
+        let refusal = refusal
             .with_context(format!("{made} {failed} failed and {why}"))
             .with_retry_after(retry_after)
             .with_cause(last);
@@ -116,6 +128,18 @@ impl fmt::Display for Exhausted {
 impl Error for Exhausted {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&self.refusal)
+    }
+}
+
+/// What `last` refuses with, so that whoever decides whether to go on judges it as if it had come alone.
+fn undecided(last: &(dyn Error + 'static), sent: Sent) -> Refusal {
+    match Refusal::of(last) {
+        Some(last) if last.is_local() && sent == Sent::Maybe => {
+            Refusal::local(last.kind()).maybe_sent()
+        }
+        Some(last) if last.is_local() => Refusal::local(last.kind()),
+        Some(last) => Refusal::remote(last.kind(), sent),
+        None => Refusal::remote(Kind::Transport, sent),
     }
 }
 
@@ -171,6 +195,11 @@ impl Default for History {
 }
 
 impl History {
+    /// How many attempts have failed.
+    pub(crate) fn made(&self) -> u32 {
+        self.made
+    }
+
     /// Notes an attempt that has failed, with an error or with a response.
     pub(crate) fn note(&mut self, outcome: Outcome, error: Option<&BoxError>) {
         self.made = self.made.saturating_add(1);

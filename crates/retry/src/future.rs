@@ -378,7 +378,10 @@ where
 }
 
 /// What `result` means.
-fn verdict<Res, K: Classify<Res>>(classify: &K, result: &Result<Res, BoxError>) -> Verdict {
+pub(crate) fn verdict<Res, K: Classify<Res>>(
+    classify: &K,
+    result: &Result<Res, BoxError>,
+) -> Verdict {
     let verdict = classify.classify(result.as_ref().map_err(|error| &**error));
     match (verdict.into(), result) {
         // An error has no body that could decide.

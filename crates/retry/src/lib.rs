@@ -22,11 +22,20 @@
 //! not try again. Give every caller of a service the same [`Budget`]: it is what keeps retries from turning a short
 //! outage into a long one.
 //!
+//! # Hedging
+//!
+//! A retry waits for a failure; against an endpoint that is merely slow, [`HedgeLayer`] makes a second attempt elsewhere
+//! while the first goes on. It stands alone, or [beneath](HedgeLayer::beneath_retry) a [`RetryLayer`] with the same
+//! budget.
+//!
 //! # Differences from `tower::retry`
 //!
 //! There a policy decides, and everybody writes it: deposits to the budget, deadline, pushback and idempotency are left
 //! to it, and the request is cloned before it is known whether it may be sent again. Here these are the layer. When the
 //! service fails to become ready for a retry, tower loses the error that led to it; here it is told.
+//!
+//! `tower::hedge` needs two readinesses for each call, learns by a lock in steps of a millisecond, has no budget, and may
+//! send the second attempt to where the first one hangs.
 //!
 //! # Example
 //!
@@ -72,6 +81,7 @@ mod backoff;
 mod budget;
 mod error;
 mod future;
+mod hedge;
 mod layer;
 mod limits;
 mod service;
@@ -81,6 +91,7 @@ pub use self::{
     budget::{Budget, BudgetSnapshot, Withdrawal},
     error::{AttemptTimeout, Exhausted, FailedAttempt, Why},
     future::ResponseFuture,
+    hedge::{Hedge, HedgeAfter, HedgeFuture, HedgeLayer, HedgeRules, HedgeSnapshot},
     layer::RetryLayer,
     service::{Retry, Rules},
 };

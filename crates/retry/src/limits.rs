@@ -7,7 +7,7 @@ use tower_mesh_core::{Instant, Outcome, Pushback, Sent};
 use crate::{backoff::Backoff, error::Why};
 
 /// A wait that an endpoint asks for is not waited for if it is longer: Envoy's `max_interval`.
-const LONGEST_PUSHBACK: Duration = Duration::from_secs(300);
+pub(crate) const LONGEST_PUSHBACK: Duration = Duration::from_secs(300);
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {

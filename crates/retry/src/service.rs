@@ -114,6 +114,10 @@ where
     fn again(&self, kept: &R::Kept) -> Option<Req> {
         self.replay.again(kept)
     }
+
+    fn can_overlap(&self, kept: &R::Kept) -> bool {
+        self.replay.can_overlap(kept)
+    }
 }
 
 impl<R, K> fmt::Debug for Rules<R, K> {

@@ -14,6 +14,7 @@ const SLICES: u64 = 10;
 enum Step {
     Call,
     Retry,
+    Hedge,
     /// Gives back one of the withdrawals that are out.
     GiveBack(usize),
     /// Spends one of them.
@@ -25,6 +26,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => Just(Step::Call),
         4 => Just(Step::Retry),
+        2 => Just(Step::Hedge),
         1 => any::<usize>().prop_map(Step::GiveBack),
         1 => any::<usize>().prop_map(Step::Spend),
         3 => (0..400u64).prop_map(|ms| Step::Pass(Duration::from_millis(ms))),
@@ -113,6 +115,13 @@ impl Model {
         }
     }
 
+    fn withdraw_earned(&mut self, now: u64) -> bool {
+        self.expire(now);
+        let there = self.earned() >= ONE;
+        self.spent += if there { ONE } else { 0 };
+        there
+    }
+
     fn give_back(&mut self, earned: bool) {
         if earned {
             self.spent -= ONE;
@@ -160,6 +169,11 @@ proptest! {
                 Step::Retry => {
                     let withdrawal = budget.withdraw(at);
                     prop_assert_eq!(withdrawal.as_ref().map(is_earned), model.withdraw(now));
+                    out.extend(withdrawal);
+                }
+                Step::Hedge => {
+                    let withdrawal = budget.withdraw_earned(at);
+                    prop_assert_eq!(withdrawal.is_some(), model.withdraw_earned(now));
                     out.extend(withdrawal);
                 }
                 Step::GiveBack(which) if !out.is_empty() => {

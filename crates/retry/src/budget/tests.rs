@@ -130,6 +130,37 @@ fn a_seldom_called_service_saves_up_one_retry() {
     assert_eq!(drain(&trickle, START + 3_600 * SECOND), 1, "never saved up");
 }
 
+// mesh.md (c) 9: with a floor the share of hedges would be a lie at low rates.
+#[test]
+fn what_is_allowed_whatever_the_traffic_is_not_for_hedges() {
+    let budget = Budget::default().min_per_second(100);
+    assert!(budget.withdraw_earned(START).is_none());
+    let mut hedges = 0;
+    for call in 0..1_000u32 {
+        let now = START + SECOND / 2 * call;
+        budget.deposit(now);
+        if let Some(withdrawal) = budget.withdraw_earned(now) {
+            withdrawal.spend();
+            hedges += 1;
+        }
+    }
+    assert!((99..=100).contains(&hedges), "{hedges}");
+    let snapshot = budget.snapshot(START + SECOND * 500);
+    assert_eq!((snapshot.withdrawals, snapshot.refused), (hedges, 0));
+    assert!(budget.withdraw(START + SECOND * 500).is_some(), "a retry");
+}
+
+#[test]
+fn hedges_and_retries_take_from_one_another() {
+    let budget = Budget::new(Ratio::ONE).min_per_second(0);
+    budget.deposit(START);
+    let hedge = budget.withdraw_earned(START);
+    assert!(hedge.is_some());
+    assert!(budget.withdraw(START).is_none());
+    drop(hedge);
+    assert_eq!(budget.snapshot(START).balance, 1.0, "it was not sent");
+}
+
 #[test]
 fn nothing_allowed_is_nothing_given() {
     let none = Budget::new(Ratio::ZERO).min_per_second(0);

@@ -1,4 +1,4 @@
-//! What a call through `RetryLayer` does, by story.
+//! What a call through `RetryLayer` or `HedgeLayer` does, by story.
 
 // Clippy's leave for tests does not reach their helpers.
 #![allow(clippy::unwrap_used)]
@@ -9,5 +9,6 @@ mod budget;
 mod cancel;
 mod errors;
 mod flaws;
+mod hedge;
 mod script;
 mod waits;
