@@ -186,7 +186,7 @@ async fn everything_is_checked_before_anything_starts() {
             begin("a").policy("b c", Default::default()),
             "a name is invalid",
         ),
-        (begin("a").policy("b", policy), "the policy of b is invalid"),
+        (begin("a").policy("b", policy), "a policy is invalid"),
         (
             begin("a").connect_timeout(Duration::ZERO),
             "connect_timeout must be above zero",
@@ -196,7 +196,13 @@ async fn everything_is_checked_before_anything_starts() {
             "the configuration is invalid",
         ),
     ] {
-        assert_eq!(builder.start().await.unwrap_err().to_string(), says);
+        let error = builder.start().await.unwrap_err();
+        assert_eq!(error.to_string(), says);
+        if let Some(source) = std::error::Error::source(&error)
+            && says == "a policy is invalid"
+        {
+            assert!(source.to_string().contains("`services.b.timeout`"));
+        }
     }
     assert_eq!(taken(&log), [""; 0]);
 }

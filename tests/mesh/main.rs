@@ -16,5 +16,6 @@ mod errors;
 mod flaws;
 mod hostile;
 mod lifecycle;
+mod reload;
 mod support;
 mod uploads;

@@ -1,13 +1,14 @@
 //! Building and starting a mesh.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fmt,
-    path::Path,
-    sync::Arc,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tower_mesh_breaker::CircuitBreakerRegistry;
 use tower_mesh_core::{
     Clock, MemoryRegistry, Recorder, Register, Registration, Resolve, Rng, ServiceName,
@@ -17,11 +18,13 @@ use tower_mesh_discovery::{Discovery, Static};
 use tower_mesh_http::HttpEndpoints;
 
 use crate::{
-    config::{Config, DiscoveryKind, Operation},
+    config::{Config, DiscoveryKind},
     error::StartError,
     lifecycle::{Component, Lifecycle, Stage, Start},
     mesh::{Core, Mesh},
     policy::Policy,
+    reload::Watched,
+    settings::{Coded, Settings},
     stack::breaker_policy,
     tasks::Tasks,
 };
@@ -33,6 +36,9 @@ use crate::{
 pub struct MeshBuilder {
     name: String,
     config: Result<Config, crate::ConfigError>,
+    /// Where the configuration was read, and its text.
+    file: Option<(PathBuf, Option<String>)>,
+    watch: Option<Duration>,
     clock: Option<Clock>,
     rng: Rng,
     recorder: Arc<dyn Recorder>,
@@ -49,6 +55,8 @@ impl MeshBuilder {
         Self {
             name: name.to_owned(),
             config: Ok(Config::default()),
+            file: None,
+            watch: None,
             clock: None,
             rng: Rng::default(),
             recorder: Arc::new(NoRecorder::default()),
@@ -62,7 +70,10 @@ impl MeshBuilder {
     }
 
     pub(crate) fn from_file(file: &Path) -> Self {
-        Self::new("").with_config(Config::from_file(file))
+        let (config, text) = Config::read(file);
+        let mut this = Self::new("").with_config(config);
+        this.file = Some((file.to_owned(), text));
+        this
     }
 
     fn with_config(mut self, config: Result<Config, crate::ConfigError>) -> Self {
@@ -73,6 +84,17 @@ impl MeshBuilder {
     /// Takes what a configuration says; what is said on the builder goes before it.
     pub fn config(self, config: Config) -> Self {
         self.with_config(Ok(config))
+    }
+
+    /// Looks at the configuration file so often, and [reloads](Mesh::reload) it when it says something else; unless said it
+    /// is read once. What cannot be put in force is logged and stands in the [status](Mesh::status).
+    ///
+    /// # Errors
+    ///
+    /// [`start`](Self::start) refuses it without a file, and an interval of zero.
+    pub fn watch(mut self, every: Duration) -> Self {
+        self.watch = Some(every);
+        self
     }
 
     /// Finds services here; the default is the embedded registry.
@@ -163,41 +185,27 @@ impl MeshBuilder {
             ("", None) => return Err(StartError::new("the mesh has no name: set `service`")),
             (name, _) => checked(name)?,
         };
-        let base = self.defaults.unwrap_or_default();
-        let defaults = config.defaults.over(&base);
-        let mut policies: HashMap<ServiceName, Policy> = config
-            .services
-            .iter()
-            .map(|(name, service)| (name.clone(), service.over(&defaults)))
-            .collect();
-        for (name, policy) in self.policies {
-            policies.insert(checked(&name)?, policy);
-        }
-        for (name, policy) in policies
-            .iter()
-            .map(|(name, policy)| (name.as_str(), policy))
-            .chain([("defaults", &defaults)])
-        {
-            policy.validate().map_err(|error| {
-                StartError::new(format!("the policy of {name} is invalid")).caused_by(error)
-            })?;
-        }
+        let watched = match (self.watch, self.file) {
+            (None, _) => None,
+            (Some(Duration::ZERO), _) => return Err(StartError::new("watch must be above zero")),
+            (Some(_), None) => return Err(StartError::new("there is no file to watch")),
+            (Some(every), Some((file, text))) => Some(Watched { file, every, text }),
+        };
+        let coded = Coded {
+            defaults: self.defaults.unwrap_or_default(),
+            policies: (self.policies.into_iter())
+                .map(|(name, policy)| Ok((checked(&name)?, policy)))
+                .collect::<Result<_, StartError>>()?,
+        };
+        let settings = coded
+            .with(&config, 1)
+            .map_err(|error| StartError::new("a policy is invalid").caused_by(error))?;
         if self
             .connect_timeout
             .is_some_and(|timeout| timeout.is_zero())
         {
             return Err(StartError::new("connect_timeout must be above zero"));
         }
-        let operations = config
-            .services
-            .iter()
-            .map(|(name, service)| {
-                (
-                    name.clone(),
-                    service.operations.clone().into_iter().collect(),
-                )
-            })
-            .collect();
         let embedded = MemoryRegistry::with_clock(clock.clone());
         let source = self
             .discovery
@@ -212,11 +220,10 @@ impl MeshBuilder {
             recorder: self.recorder,
             source,
             registry: self.registry.unwrap_or_else(|| Arc::new(embedded)),
-            negative_ttl: config.discovery.negative_ttl,
-            empty_grace: config.discovery.empty_grace,
-            defaults,
-            policies,
-            operations,
+            watched,
+            coded,
+            settings,
+            config,
             connect_timeout: self.connect_timeout,
             components: self.components,
         })
@@ -256,11 +263,10 @@ struct Plan {
     recorder: Arc<dyn Recorder>,
     source: Arc<dyn Resolve>,
     registry: Arc<dyn Register>,
-    negative_ttl: Option<Duration>,
-    empty_grace: Option<Duration>,
-    defaults: Policy,
-    policies: HashMap<ServiceName, Policy>,
-    operations: HashMap<ServiceName, HashMap<String, Operation>>,
+    config: Config,
+    watched: Option<Watched>,
+    coded: Coded,
+    settings: Settings,
     connect_timeout: Option<Duration>,
     components: Vec<(Start, Arc<dyn Component>)>,
 }
@@ -278,9 +284,10 @@ impl Plan {
             .await?;
 
         // The breakers of endpoints are made with them; these are for keys of the user's own.
-        let breakers = CircuitBreakerRegistry::new(breaker_policy(&self.defaults.breaker))
-            .clock(self.clock.clone())
-            .rng(self.rng.clone());
+        let breakers =
+            CircuitBreakerRegistry::new(breaker_policy(&self.settings.defaults().breaker))
+                .clock(self.clock.clone())
+                .rng(self.rng.clone());
         started
             .components(&mut self.components, Start::Breakers)
             .await?;
@@ -306,25 +313,31 @@ impl Plan {
             registry: self.registry,
             breakers,
             connect,
-            defaults: self.defaults,
-            policies: self.policies,
-            operations: self.operations,
+            configured: self.config,
+            coded: self.coded,
+            settings: ArcSwap::from_pointee(self.settings),
+            reloads: Mutex::default(),
             started_at: now,
             started: tokio::sync::Mutex::new(started),
             tasks,
         };
         core.stage.advance(Lifecycle::Running);
-        Ok(Mesh::new(Arc::new(core)))
+        let mesh = Mesh::new(Arc::new(core));
+        if let Some(watched) = self.watched {
+            let (core, services) = (Arc::downgrade(&mesh.core), Arc::downgrade(&mesh.services));
+            mesh.core.tasks.spawn(watched.follow(core, services));
+        }
+        Ok(mesh)
     }
 
     fn discovery(&self) -> (Discovery, tower_mesh_discovery::Driver) {
         let mut discovery = Discovery::builder(Arc::clone(&self.source))
             .clock(self.clock.clone())
             .rng(self.rng.clone());
-        if let Some(ttl) = self.negative_ttl {
+        if let Some(ttl) = self.config.discovery.negative_ttl {
             discovery = discovery.negative_ttl(ttl);
         }
-        if let Some(grace) = self.empty_grace {
+        if let Some(grace) = self.config.discovery.empty_grace {
             discovery = discovery.empty_grace(grace);
         }
         discovery.build()

@@ -31,12 +31,12 @@ impl Mesh {
     {
         let mut client = self.service(service)?;
         let how = self.operation(client.name(), operation);
-        if let Some(timeout) = how.and_then(|how| how.timeout) {
+        if let Some(timeout) = how.as_ref().and_then(|how| how.timeout) {
             client = client.with_timeout(timeout);
         }
         let fail = |error: BoxError| Error::new(client.name(), error);
         let payload = serde_json::to_vec(&payload).map_err(|error| fail(error.into()))?;
-        let request = request(operation, how, payload).map_err(fail)?;
+        let request = request(operation, how.as_ref(), payload).map_err(fail)?;
         let limit = client.timeout();
         let late = self.clock().sleep(limit);
         tokio::select! {

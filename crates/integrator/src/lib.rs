@@ -34,9 +34,12 @@ mod metrics;
 mod observe;
 mod policy;
 mod profile;
+mod reload;
 mod service;
+mod settings;
 mod shutdown;
 mod stack;
+mod stacks;
 pub mod status;
 mod tasks;
 
@@ -52,6 +55,7 @@ pub use self::{
     policy::{BreakerPolicy, LimitPolicy, PanicPolicy, Policy, RetryPolicy},
     profile::Profile,
     service::{MeshLayer, MeshService},
+    settings::{Change, Changes},
     shutdown::ShutdownError,
     stack::{ResponseBody, ResponseFuture},
     status::Status,

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tower_mesh_breaker::CircuitBreakerRegistry;
 use tower_mesh_core::{
     Clock, Health, Instance, Instant, Kind, Recorder, Refusal, Register, RegisterError,
@@ -18,11 +19,12 @@ use tower_mesh_http::HttpEndpoints;
 
 use crate::{
     builder::{MeshBuilder, Started},
-    config::Operation,
+    config::{Config, Operation},
     error::Error,
     lifecycle::{Lifecycle, Stage},
-    policy::Policy,
+    reload::Reloads,
     service::{MeshLayer, MeshService, State},
+    settings::{Coded, Settings},
     shutdown::ShutdownError,
     status::Status,
     tasks::Tasks,
@@ -49,8 +51,8 @@ use crate::{
 /// [`MeshService`] made by it and every call in flight has been dropped.
 #[derive(Clone)]
 pub struct Mesh {
-    core: Arc<Core>,
-    services: Arc<Services>,
+    pub(crate) core: Arc<Core>,
+    pub(crate) services: Arc<Services>,
 }
 
 /// What every service of the mesh shares. Nothing in it knows the services, so nothing here goes in a circle.
@@ -64,9 +66,11 @@ pub(crate) struct Core {
     pub(crate) registry: Arc<dyn Register>,
     pub(crate) breakers: CircuitBreakerRegistry,
     pub(crate) connect: HttpEndpoints,
-    pub(crate) defaults: Policy,
-    pub(crate) policies: HashMap<ServiceName, Policy>,
-    pub(crate) operations: HashMap<ServiceName, HashMap<String, Operation>>,
+    /// What it was started with; only its policies and operations may change.
+    pub(crate) configured: Config,
+    pub(crate) coded: Coded,
+    pub(crate) settings: ArcSwap<Settings>,
+    pub(crate) reloads: Mutex<Reloads>,
     pub(crate) tasks: Tasks,
     pub(crate) started_at: Instant,
     /// Async, because stopping waits; taken by whoever shuts down.
@@ -152,8 +156,9 @@ impl Mesh {
     }
 
     /// How a call of an operation is made.
-    pub(crate) fn operation(&self, service: &ServiceName, operation: &str) -> Option<&Operation> {
-        self.core.operations.get(service)?.get(operation)
+    pub(crate) fn operation(&self, service: &ServiceName, operation: &str) -> Option<Operation> {
+        let settings = self.core.settings.load();
+        settings.operation(service, operation).cloned()
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -265,12 +270,6 @@ impl Services {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ServiceName, Arc<State>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Core {
-    pub(crate) fn policy(&self, service: &ServiceName) -> &Policy {
-        self.policies.get(service).unwrap_or(&self.defaults)
     }
 }
 

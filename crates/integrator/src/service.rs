@@ -2,70 +2,140 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, Weak},
     task::{Context, Poll},
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use http::{Method, Request, Uri, uri::PathAndQuery};
 use tower_layer::Layer;
 use tower_mesh_core::{BoxError, Endpoint, Endpoints, NewService, ServiceName};
 use tower_mesh_http::{Addressed, AddressedShared, Body, HttpClient};
+use tower_mesh_limit::BulkheadHandle;
 use tower_service::Service;
 
 use crate::{
     error::Error,
     mesh::Core,
+    metrics::Metrics,
+    observe::Scope,
+    settings::Settings,
     stack::{Layers, ResponseBody, ResponseFuture, Stack},
+    stacks::{Renew, Stacks, lock},
 };
 
 /// One service of the mesh: its state, shared by all its clients.
 pub(crate) struct State {
-    layers: Layers,
+    scope: Arc<Scope>,
     endpoints: Endpoints,
+    /// As the settings in force say.
+    layers: ArcSwap<Layers>,
+    /// Permits of layers that are no more in force, while calls hold some.
+    retired: Mutex<Vec<BulkheadHandle>>,
+    /// To be told of other layers.
+    stacks: Mutex<Vec<Weak<dyn Renew>>>,
     /// The client over hyper; made when it is first asked for, since a user's own client may be all there is.
-    client: OnceLock<Stack<Addressed<HttpClient>>>,
+    client: OnceLock<Arc<Stacks<Addressed<HttpClient>>>>,
 }
 
 impl State {
     pub(crate) fn new(name: &ServiceName, core: &Arc<Core>) -> Self {
         let endpoints = core.discovery.endpoints(name);
+        let scope = Arc::new(Scope {
+            service: name.clone(),
+            metrics: Metrics::new(name, &*core.recorder),
+            core: Arc::clone(core),
+        });
+        let layers = Layers::new(
+            Arc::clone(&scope),
+            &endpoints,
+            core.settings.load().policy(name),
+        );
         Self {
-            layers: Layers::new(name, &endpoints, core),
+            scope,
             endpoints,
+            layers: ArcSwap::from_pointee(layers),
+            retired: Mutex::default(),
+            stacks: Mutex::default(),
             client: OnceLock::new(),
         }
     }
 
     pub(crate) fn name(&self) -> &ServiceName {
-        self.endpoints.service()
+        &self.scope.service
     }
 
     pub(crate) fn endpoints(&self) -> &Endpoints {
         &self.endpoints
     }
 
-    pub(crate) fn layers(&self) -> &Layers {
-        &self.layers
+    pub(crate) fn layers(&self) -> Arc<Layers> {
+        self.layers.load_full()
     }
 
     /// Calls that have begun and not ended, to the end of their bodies.
     pub(crate) fn in_flight(&self) -> u64 {
         // A call that waits for discovery has no permit yet, and a body that is still read is no call any more.
-        let calls = self.layers.scope.metrics.counts().in_flight;
-        calls.max(self.layers.permits().in_use as u64)
+        let calls = self.scope.metrics.counts().in_flight;
+        let retired: usize = lock(&self.retired).iter().map(in_use).sum();
+        calls.max((in_use(&self.layers.load().permits) + retired) as u64)
+    }
+
+    /// Puts other settings in force, for the clients that there are and those to come.
+    ///
+    /// One after the other: whoever calls it holds the lock of reloads.
+    pub(crate) fn follow(&self, settings: &Settings) {
+        let old = self.layers();
+        let policy = settings.policy(self.name());
+        if *policy == old.policy {
+            return;
+        }
+        if policy.limit != old.policy.limit {
+            let mut retired = lock(&self.retired);
+            retired.retain(|permits| in_use(permits) > 0);
+            retired.push(old.permits.clone());
+        }
+        self.layers.store(Arc::new(old.under(policy)));
+        let stacks: Vec<_> = lock(&self.stacks)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
+        for stack in stacks {
+            stack.renew(&self.layers);
+        }
     }
 
     pub(crate) fn client(self: &Arc<Self>) -> MeshService {
-        let stack = self
+        let stacks = self
             .client
-            .get_or_init(|| self.layers.over(self.layers.scope.core.connect.clone()));
-        MeshService {
-            stack: stack.clone(),
-            timeout: self.layers.timeout,
-            state: Arc::clone(self),
-        }
+            .get_or_init(|| self.stacks(self.scope.core.connect.clone()));
+        MeshService::new(self, Arc::clone(stacks))
     }
+
+    fn stacks<N>(&self, connect: N) -> Arc<Stacks<N::Service>>
+    where
+        N: NewService<Endpoint> + Send + Sync + 'static,
+        N::Service: Clone + Send + Sync + 'static,
+    {
+        let layers = self.layers();
+        let stacks = Arc::new(Stacks::new(&layers, connect));
+        let listed: Arc<dyn Renew> = stacks.clone();
+        {
+            let mut all = lock(&self.stacks);
+            all.retain(|stacks| stacks.strong_count() > 0);
+            all.push(Arc::downgrade(&listed));
+        }
+        // The settings may have changed before it was listed.
+        if !Arc::ptr_eq(&layers, &self.layers.load()) {
+            stacks.renew(&self.layers);
+        }
+        stacks
+    }
+}
+
+fn in_use(permits: &BulkheadHandle) -> usize {
+    permits.snapshot().in_use
 }
 
 impl fmt::Debug for State {
@@ -100,7 +170,12 @@ impl fmt::Debug for State {
 /// nothing against the endpoint.
 pub struct MeshService<S = Addressed<HttpClient>> {
     stack: Stack<S>,
+    /// Which of `stacks` it is.
+    generation: u64,
     timeout: Duration,
+    /// Set by its user, whatever the policy says.
+    own_timeout: Option<Duration>,
+    stacks: Arc<Stacks<S>>,
     state: Arc<State>,
 }
 
@@ -122,14 +197,37 @@ impl<S> MeshService<S> {
 }
 
 impl<S: Clone> MeshService<S> {
-    /// The same client, whose calls take no longer than `timeout`.
+    fn new(state: &Arc<State>, stacks: Arc<Stacks<S>>) -> Self {
+        let (generation, layers, stack) = stacks.latest();
+        Self {
+            stack,
+            generation,
+            timeout: layers.policy.timeout,
+            own_timeout: None,
+            stacks,
+            state: Arc::clone(state),
+        }
+    }
+
+    /// The same client, whose calls take no longer than `timeout`, whatever the settings say.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
-        Self {
-            stack: self.state.layers.with_timeout(&self.stack, timeout),
-            timeout,
-            state: Arc::clone(&self.state),
-        }
+        let mut this = self.clone();
+        this.own_timeout = Some(timeout);
+        this.renew();
+        this
+    }
+
+    /// Takes the stack of the settings in force.
+    #[cold]
+    fn renew(&mut self) {
+        let (generation, layers, stack) = self.stacks.latest();
+        self.generation = generation;
+        self.timeout = self.own_timeout.unwrap_or(layers.policy.timeout);
+        self.stack = match self.own_timeout {
+            Some(timeout) => layers.with_timeout(&stack, timeout),
+            None => stack,
+        };
     }
 }
 
@@ -183,6 +281,9 @@ where
 
     /// Ready at once, unless the mesh is shutting down.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if self.generation != self.stacks.generation() {
+            self.renew();
+        }
         self.stack.poll_ready(cx)
     }
 
@@ -195,7 +296,10 @@ impl<S: Clone> Clone for MeshService<S> {
     fn clone(&self) -> Self {
         Self {
             stack: self.stack.clone(),
+            generation: self.generation,
             timeout: self.timeout,
+            own_timeout: self.own_timeout,
+            stacks: Arc::clone(&self.stacks),
             state: Arc::clone(&self.state),
         }
     }
@@ -231,11 +335,7 @@ impl MeshLayer {
         N: NewService<Endpoint> + Send + Sync + 'static,
         N::Service: Clone + Send + Sync + 'static,
     {
-        MeshService {
-            stack: self.state.layers.over(endpoints),
-            timeout: self.state.layers.timeout,
-            state: Arc::clone(&self.state),
-        }
+        MeshService::new(&self.state, self.state.stacks(endpoints))
     }
 }
 

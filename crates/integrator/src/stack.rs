@@ -9,11 +9,11 @@ use tower::{
     load::CompleteOnResponse,
     util::{Either, option_layer},
 };
+use tower_layer::Layer;
 use tower_mesh_balance::{Balance, BalanceLayer};
 use tower_mesh_breaker::{Breaker, BreakerLayer, CircuitBreaker, Window};
 use tower_mesh_core::{
-    Attempt, Classify, Endpoint, Endpoints, Layered, NewService, Outcome, ServiceName, Verdict,
-    frame::Joined,
+    Attempt, Classify, Endpoint, Endpoints, Layered, NewService, Outcome, Verdict, frame::Joined,
 };
 use tower_mesh_discovery::{Discovered, DiscoveryLayer};
 use tower_mesh_http::{Body, CompleteOnBody, HttpClassify, HttpReplay, TrackedBody};
@@ -25,7 +25,6 @@ use tower_service::Service;
 
 use crate::{
     mesh::Core,
-    metrics::Metrics,
     observe::{self, Observe, ObserveLayer, Scope},
     policy::{BreakerPolicy, Policy},
 };
@@ -34,10 +33,10 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Layers {
     pub(crate) scope: Arc<Scope>,
-    pub(crate) timeout: Duration,
+    pub(crate) policy: Policy,
     discovery: DiscoveryLayer<Joined>,
     bulkhead: BulkheadLayer<CompleteOnBody>,
-    permits: BulkheadHandle,
+    pub(crate) permits: BulkheadHandle,
     service_breaker: Option<BreakerLayer<ByHead>>,
     retry: RetryLayer<HttpReplay, HttpClassify, Joined>,
     budget: Budget,
@@ -55,8 +54,10 @@ type Beneath<S> = Discovered<Bulkhead<Guarded<S>, CompleteOnBody>, Joined>;
 type Guarded<S> = Either<CircuitBreaker<Attempts<S>, ByHead, CompleteOnResponse>, Attempts<S>>;
 
 /// The attempts of a call.
-type Attempts<S> =
-    Retry<Balance<S, HttpClassify, CompleteOnBody>, HttpReplay, HttpClassify, Joined>;
+type Attempts<S> = Retry<Balanced<S>, HttpReplay, HttpClassify, Joined>;
+
+/// The endpoints of the service, as one.
+pub(crate) type Balanced<S> = Balance<S, HttpClassify, CompleteOnBody>;
 
 /// The body of a response: what the endpoint sends, with the attempt and the permit that end with it.
 pub type ResponseBody<B> = TrackedBody<TrackedBody<B, Attempt>, Permit>;
@@ -66,11 +67,10 @@ pub type ResponseFuture<S> =
     observe::ResponseFuture<<Deadline<Beneath<S>, Joined> as Service<Request<Body>>>::Future>;
 
 impl Layers {
-    /// Stacks the layers over the services that `connect` makes for endpoints.
-    pub(crate) fn over<N>(&self, connect: N) -> Stack<N::Service>
+    /// Stacks the layers over the endpoints.
+    pub(crate) fn over<S>(&self, endpoints: Balanced<S>) -> Stack<S>
     where
-        N: NewService<Endpoint> + Send + Sync + 'static,
-        N::Service: Clone + Send + Sync + 'static,
+        S: Clone + Send + Sync + 'static,
     {
         ServiceBuilder::new()
             // Counts, traces, opens the frame, makes the one error. Above everything because it has to see refusals of
@@ -79,7 +79,7 @@ impl Layers {
             // Above discovery, bulkhead and retry because waiting there is the caller's time, too; beneath the frame so
             // that its timer is the call's one timer.
             .layer(layer_fn(|beneath| {
-                self.deadline(self.timeout).over(beneath)
+                self.deadline(self.policy.timeout).over(beneath)
             }))
             // Above the bulkhead so that calls which wait for the first look-up hold no permits; beneath the deadline so
             // that a registry that does not answer cannot hang a call.
@@ -94,10 +94,26 @@ impl Layers {
             // is asked only for calls that run.
             .layer(layer_fn(|beneath| self.retry.over(beneath)))
             // Above the endpoints because it chooses among them; beneath retry because an attempt is one endpoint's.
-            .layer(self.balance.clone())
-            // Beneath the balancer, with the endpoint: it writes the gate that the balancer reads, so "not now" means
-            // another endpoint and never an error. It adds no service.
-            .service(Layered::new(connect, self.breaker.clone()))
+            .service(endpoints)
+    }
+
+    /// Chooses among the services that `connect` makes for endpoints.
+    pub(crate) fn balance<N>(&self, connect: N) -> Balanced<N::Service>
+    where
+        N: NewService<Endpoint> + Send + Sync + 'static,
+        N::Service: Clone + Send + Sync + 'static,
+    {
+        // Beneath the balancer, with the endpoint: it writes the gate that the balancer reads, so "not now" means
+        // another endpoint and never an error. It adds no service.
+        (self.balance).layer(Layered::new(connect, self.breaker.clone()))
+    }
+
+    /// The same services, chosen among as these layers say.
+    pub(crate) fn balance_again<S>(&self, endpoints: &Balanced<S>) -> Balanced<S>
+    where
+        S: Send + Sync + 'static,
+    {
+        self.balance.again(endpoints)
     }
 
     /// `stack` with another deadline above the same layers.
@@ -117,48 +133,65 @@ impl Layers {
 }
 
 impl Layers {
-    /// The layers of `service`, as its policy says.
-    pub(crate) fn new(service: &ServiceName, endpoints: &Endpoints, core: &Arc<Core>) -> Self {
-        let policy = core.policy(service);
+    /// The layers of a service, as `policy` says.
+    pub(crate) fn new(scope: Arc<Scope>, endpoints: &Endpoints, policy: &Policy) -> Self {
+        let (service, core) = (&scope.service, &*scope.core);
         let (clock, rng) = (core.clock.clone(), core.rng.clone());
-        let bulkhead = BulkheadLayer::new(policy.limit.max_in_flight)
-            .queue(policy.limit.queue)
-            .max_wait(policy.limit.max_wait)
+        let bulkhead = bulkhead(policy, core);
+        let budget = budget(policy);
+        let balance = BalanceLayer::new(endpoints.clone())
             .clock(clock.clone())
+            .rng(rng.clone())
+            .classify(HttpClassify::new())
             .completion(CompleteOnBody::new());
-        let budget = Budget::new(policy.retry.budget).min_per_second(policy.retry.min_per_second);
-        let breaker = |name: &str| {
-            BreakerLayer::new(breaker_policy(&policy.breaker))
-                .name(name)
-                .clock(clock.clone())
-                .rng(rng.clone())
-        };
-        let service_breaker = || breaker(service.as_str()).classify(ByHead(HttpClassify::new()));
         Self {
-            scope: Arc::new(Scope {
-                service: service.clone(),
-                metrics: Metrics::new(service, &*core.recorder),
-                core: Arc::clone(core),
-            }),
-            timeout: policy.timeout,
             discovery: core.discovery.layer(service).joined(),
             permits: bulkhead.handle(),
             bulkhead,
-            service_breaker: policy.breaker.service.then(service_breaker),
-            retry: retry_layer(policy, &budget)
-                .clock(clock.clone())
-                .rng(rng.clone()),
+            service_breaker: (policy.breaker.service).then(|| service_breaker(policy, &scope)),
+            retry: retry_layer(policy, &budget, core),
             budget,
-            balance: BalanceLayer::new(endpoints.clone())
-                .strategy(policy.balance)
-                .max_out(policy.panic.max_out)
-                .min_healthy(policy.panic.min_healthy)
-                .clock(clock.clone())
-                .rng(rng.clone())
-                .classify(HttpClassify::new())
-                .completion(CompleteOnBody::new()),
-            breaker: breaker(service.as_str()),
+            balance: balanced(balance, policy),
+            breaker: BreakerLayer::new(breaker_policy(&policy.breaker))
+                .name(service.as_str())
+                .clock(clock)
+                .rng(rng),
+            policy: policy.clone(),
+            scope,
         }
+    }
+
+    /// The layers as another policy says. What it leaves alone is the same layer, with all that it knows; the breakers of
+    /// the endpoints follow at once.
+    pub(crate) fn under(&self, policy: &Policy) -> Self {
+        let mut next = self.clone();
+        let (old, core) = (&self.policy, &*self.scope.core);
+        if policy.limit != old.limit {
+            next.bulkhead = bulkhead(policy, core);
+            next.permits = next.bulkhead.handle();
+        }
+        let earned = |policy: &Policy| (policy.retry.budget, policy.retry.min_per_second);
+        if earned(policy) != earned(old) {
+            next.budget = budget(policy);
+        }
+        if policy.retry != old.retry {
+            next.retry = retry_layer(policy, &next.budget, core);
+        }
+        let breakers = breaker_policy(&policy.breaker);
+        if policy.breaker != old.breaker {
+            next.breaker.follow(breakers.clone()).expect(SAME_WINDOW);
+        }
+        next.service_breaker = match &self.service_breaker {
+            _ if !policy.breaker.service => None,
+            Some(there) => {
+                there.follow(breakers).expect(SAME_WINDOW);
+                Some(there.clone())
+            }
+            None => Some(service_breaker(policy, &self.scope)),
+        };
+        next.balance = balanced(next.balance, policy);
+        next.policy = policy.clone();
+        next
     }
 
     /// How full the bulkhead is.
@@ -187,7 +220,41 @@ impl Layers {
     }
 }
 
-fn retry_layer(policy: &Policy, budget: &Budget) -> RetryLayer<HttpReplay, HttpClassify, Joined> {
+/// The window of a mesh's breakers cannot be set.
+const SAME_WINDOW: &str = "all policies of a mesh count over the same window";
+
+fn bulkhead(policy: &Policy, core: &Core) -> BulkheadLayer<CompleteOnBody> {
+    BulkheadLayer::new(policy.limit.max_in_flight)
+        .queue(policy.limit.queue)
+        .max_wait(policy.limit.max_wait)
+        .clock(core.clock.clone())
+        .completion(CompleteOnBody::new())
+}
+
+fn budget(policy: &Policy) -> Budget {
+    Budget::new(policy.retry.budget).min_per_second(policy.retry.min_per_second)
+}
+
+fn balanced<K, C>(layer: BalanceLayer<K, C>, policy: &Policy) -> BalanceLayer<K, C> {
+    layer
+        .strategy(policy.balance)
+        .max_out(policy.panic.max_out)
+        .min_healthy(policy.panic.min_healthy)
+}
+
+fn service_breaker(policy: &Policy, scope: &Scope) -> BreakerLayer<ByHead> {
+    BreakerLayer::new(breaker_policy(&policy.breaker))
+        .name(scope.service.as_str())
+        .clock(scope.core.clock.clone())
+        .rng(scope.core.rng.clone())
+        .classify(ByHead(HttpClassify::new()))
+}
+
+fn retry_layer(
+    policy: &Policy,
+    budget: &Budget,
+    core: &Core,
+) -> RetryLayer<HttpReplay, HttpClassify, Joined> {
     RetryLayer::new(budget.clone())
         .joined()
         .attempts(policy.retry.attempts)
@@ -196,6 +263,8 @@ fn retry_layer(policy: &Policy, budget: &Budget) -> RetryLayer<HttpReplay, HttpC
             policy.retry.max_backoff,
         ))
         .per_try_timeout(policy.retry.per_try_timeout)
+        .clock(core.clock.clone())
+        .rng(core.rng.clone())
         .replay(HttpReplay::new())
         .classify(HttpClassify::new())
 }

@@ -23,8 +23,20 @@ pub struct Status {
     pub up: Duration,
     /// Background tasks that run.
     pub tasks: usize,
+    /// Which configuration is in force.
+    pub config: ConfigStatus,
     /// The services in use, by name.
     pub services: Vec<ServiceStatus>,
+}
+
+/// The configuration of a mesh.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ConfigStatus {
+    /// The revision in force: 1 at the start, one more with each reload.
+    pub revision: u64,
+    /// Why the last reload was refused, if it was; the revision before stays in force.
+    pub error: Option<String>,
 }
 
 /// One service in a [`Status`].
@@ -152,6 +164,10 @@ impl Status {
             lifecycle: core.stage.get(),
             up: now.since(core.started_at),
             tasks: core.tasks.running(),
+            config: ConfigStatus {
+                revision: core.settings.load().revision,
+                error: core.refused(),
+            },
             services: services
                 .iter()
                 .map(|state| {
@@ -201,7 +217,7 @@ fn service(
         endpoints: set
             .endpoints()
             .iter()
-            .map(|endpoint| endpoint_status(layers, endpoint, now))
+            .map(|endpoint| endpoint_status(&layers, endpoint, now))
             .collect(),
     }
 }
@@ -224,9 +240,12 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} {}, up {:.0?}, {} tasks",
-            self.name, self.lifecycle, self.up, self.tasks
+            "{} {}, up {:.0?}, {} tasks, configuration {}",
+            self.name, self.lifecycle, self.up, self.tasks, self.config.revision
         )?;
+        if let Some(error) = &self.config.error {
+            writeln!(f, "  a newer configuration was refused: {error}")?;
+        }
         self.services.iter().try_for_each(|service| service.fmt(f))
     }
 }

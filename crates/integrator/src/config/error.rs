@@ -24,7 +24,7 @@ impl ConfigError {
         }
     }
 
-    pub(super) fn file(file: &Path, error: &io::Error) -> Self {
+    pub(crate) fn file(file: &Path, error: &io::Error) -> Self {
         Self::at("", format!("cannot read it: {error}")).in_file(file)
     }
 
@@ -38,13 +38,13 @@ impl ConfigError {
         this
     }
 
-    pub(super) fn in_file(mut self, file: &Path) -> Self {
+    pub(crate) fn in_file(mut self, file: &Path) -> Self {
         self.file = Some(file.display().to_string());
         self
     }
 
     /// The same, with `section` before its key.
-    pub(super) fn beneath(mut self, section: &str) -> Self {
+    pub(crate) fn beneath(mut self, section: &str) -> Self {
         self.key = format!("{section}.{}", self.key);
         self
     }

@@ -36,6 +36,7 @@ pub(crate) mod value;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
     path::Path,
@@ -62,7 +63,7 @@ pub struct Config {
 }
 
 /// `[discovery]`
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct DiscoveryConfig {
     pub(crate) kind: DiscoveryKind,
@@ -82,7 +83,7 @@ pub(crate) enum DiscoveryKind {
     Static,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EndpointConfig {
     address: SocketAddr,
@@ -193,6 +194,31 @@ pub struct Operation {
     pub(crate) timeout: Option<Duration>,
 }
 
+/// As one would write it down: `GET /orders/current idempotent 500ms`.
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            method,
+            path,
+            idempotent,
+            timeout,
+        } = self;
+        write!(f, "{method}")?;
+        if let Some(path) = path {
+            write!(f, " {path}")?;
+        }
+        match idempotent {
+            Some(true) => write!(f, " idempotent")?,
+            Some(false) => write!(f, " not idempotent")?,
+            None => {}
+        }
+        match timeout {
+            Some(timeout) => write!(f, " {}", humantime::format_duration(*timeout)),
+            None => Ok(()),
+        }
+    }
+}
+
 fn post() -> http::Method {
     http::Method::POST
 }
@@ -217,10 +243,18 @@ impl Config {
     ///
     /// As [`parse`](Self::parse), and if the file cannot be read.
     pub fn from_file(file: impl AsRef<Path>) -> Result<Self, ConfigError> {
-        let file = file.as_ref();
-        let text =
-            std::fs::read_to_string(file).map_err(|error| ConfigError::file(file, &error))?;
-        Self::parse(&text).map_err(|error| error.in_file(file))
+        Self::read(file.as_ref()).0
+    }
+
+    /// The configuration in a file, and the text of the file if it can be read.
+    pub(crate) fn read(file: &Path) -> (Result<Self, ConfigError>, Option<String>) {
+        match std::fs::read_to_string(file) {
+            Ok(text) => {
+                let config = Self::parse(&text).map_err(|error| error.in_file(file));
+                (config, Some(text))
+            }
+            Err(error) => (Err(ConfigError::file(file, &error)), None),
+        }
     }
 
     /// What holds between several keys; each key alone was checked when it was read.
