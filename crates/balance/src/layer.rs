@@ -11,6 +11,7 @@ use crate::{
     pick::{Chance, Field},
     pool::{Pool, Settings},
     service::Balance,
+    slow_start::SlowStart,
     strategy::Strategy,
     table::Table,
 };
@@ -88,6 +89,13 @@ impl<K, C> BalanceLayer<K, C> {
     #[must_use]
     pub fn min_healthy(mut self, endpoints: usize) -> Self {
         self.settings.chance.panic.min_healthy(endpoints);
+        self
+    }
+
+    /// Sets how endpoints that are new or back get to their full share; over 30 s unless said.
+    #[must_use]
+    pub fn slow_start(mut self, slow_start: SlowStart) -> Self {
+        self.settings.chance.slow_start = slow_start;
         self
     }
 

@@ -28,6 +28,12 @@
 //! fleet is back within a call, and a dead one gets a trickle; all other calls are refused at once, with the earliest time at which one will be let through.
 //! Endpoints that drain, or whose breaker is forced open, get none and are not counted.
 //!
+//! # Slow start
+//!
+//! An endpoint that is added to others, or that a judge lets in again, takes a tenth of its share at first and all of it
+//! after [30 s](SlowStart); it starts with the median latency of its peers. Without that the clients of a service, who do
+//! not know of each other, all send it more than it can do.
+//!
 //! # Changes of the endpoints
 //!
 //! A change of the endpoints costs whoever publishes it, never a caller. Endpoints that stay keep their service, with
@@ -78,6 +84,7 @@ mod pick;
 mod pool;
 mod search;
 mod service;
+mod slow_start;
 mod snapshot;
 mod strategy;
 mod table;
@@ -87,5 +94,6 @@ pub use self::{
     future::ResponseFuture,
     layer::BalanceLayer,
     service::Balance,
+    slow_start::SlowStart,
     strategy::Strategy,
 };

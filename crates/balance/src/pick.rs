@@ -7,6 +7,7 @@ use tower_mesh_core::{Endpoint, Instant, Rng, sync::AtomicU64};
 use crate::{
     panic::Panic,
     search::Search,
+    slow_start::SlowStart,
     strategy::{Moment, Strategy, by_in_flight, by_mean_latency, by_peak_latency},
     table::Table,
 };
@@ -18,13 +19,14 @@ pub(crate) struct Field<'a> {
     pub(crate) table: &'a Table,
 }
 
-/// What a pick draws from, and when it believes no judge.
+/// What a pick draws from, when it believes no judge, and whom it holds back.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Chance {
     pub(crate) rng: Rng,
     /// Whose turn it is, for those who take turns.
     pub(crate) turns: Arc<AtomicU64>,
     pub(crate) panic: Panic,
+    pub(crate) slow_start: SlowStart,
 }
 
 /// The endpoints that a call would rather not go to: it was sent there before.

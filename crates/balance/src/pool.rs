@@ -52,7 +52,8 @@ where
         settings: Settings,
         judging: J,
     ) -> Arc<Self> {
-        let first = Snapshot::new(None, current(&endpoints), |endpoint| made(&*make, endpoint));
+        let (set, now) = (current(&endpoints), settings.clock.now());
+        let first = Snapshot::new(None, set, now, |endpoint| made(&*make, endpoint));
         Self::following(endpoints, make, settings, judging, first)
     }
 
@@ -60,7 +61,8 @@ where
     pub(crate) fn again(&self, settings: Settings, judging: J) -> Arc<Self> {
         let (endpoints, make) = (self.endpoints.clone(), Arc::clone(&self.make));
         let old = self.snapshot.load();
-        let first = Snapshot::new(Some(&old), current(&endpoints), |e| made(&*make, e));
+        let (set, now) = (current(&endpoints), settings.clock.now());
+        let first = Snapshot::new(Some(&old), set, now, |endpoint| made(&*make, endpoint));
         Self::following(endpoints, make, settings, judging, first)
     }
 
@@ -94,7 +96,9 @@ impl<S, J> Pool<S, J> {
             if set.revision() <= old.set.revision() {
                 return;
             }
-            let new = Snapshot::new(Some(&old), set, |endpoint| made(&*self.make, endpoint));
+            let now = self.settings.clock.now();
+            let make = |endpoint: &Endpoint| made(&*self.make, endpoint);
+            let new = Snapshot::new(Some(&old), set, now, make);
             let seen = self.snapshot.compare_and_swap(&old, Arc::new(new));
             if Arc::ptr_eq(&seen, &old) {
                 drop(seen);

@@ -1,6 +1,6 @@
 //! Finding the cheapest of a few that may be called.
 
-use tower_mesh_core::{Load, Rng, Standing, Vitals, sync::Ordering};
+use tower_mesh_core::{Gate, Load, Rng, Standing, Vitals, sync::Ordering};
 
 use crate::{
     pick::{Avoid, Chance, Field},
@@ -10,6 +10,13 @@ use crate::{
 /// Draws beyond the candidates wanted, for those that are shut or were drawn already. With half of the endpoints shut
 /// one pick of 64 finds nothing so, and looks at all of them.
 const SPARE_DRAWS: usize = 3;
+
+/// Who begins slowly is held back no longer once so many of them were drawn and nobody else was: so those that do not
+/// never get more than twice their share, however many begin at once.
+const HELD_BACK: usize = 2;
+
+/// Nor if the best of the others costs so many times as much: they hang, or are swamped by this very client.
+const MUCH_DEARER: f32 = 4.0;
 
 /// One random number becomes as many as a pick needs: the steps of a linear congruential generator, whose upper bits,
 /// the ones that count here, are as good as another draw and cost a tenth of it.
@@ -65,8 +72,8 @@ impl<'a> Search<'a> {
     ) -> Option<usize> {
         let seats = drawn.map(|place| self.seat(place));
         let different = (1..WANTED).all(|nth| !drawn[..nth].contains(&drawn[nth]));
-        let open = seats.iter().all(|seat| seat.vitals.gate().is_open());
-        if !different || !open || self.avoid.any {
+        let settled = seats.iter().all(|seat| seat.vitals.gate().is_settled());
+        if !different || !settled || self.avoid.any {
             return self.look_further(drawn, draw, cost);
         }
         let mut best = Best::default();
@@ -89,6 +96,7 @@ impl<'a> Search<'a> {
         let more = if all { 0 } else { SPARE_DRAWS };
         let mut seen = [usize::MAX; WANTED];
         let mut best = Best::default();
+        let mut held_back = Best::default();
         let mut on_probation = None;
         let mut panic = None;
         for nth in 0..WANTED + more {
@@ -98,19 +106,26 @@ impl<'a> Search<'a> {
             }
             let seat = self.seat(place);
             match self.look(seat.vitals, &mut panic) {
-                Look::Open => {
-                    seen[best.found] = place;
-                    best.compare(seat, cost(seat.vitals.load(), seat.relative, &self.at));
+                Look::Open(part) => {
+                    let cost =
+                        cost(seat.vitals.load(), seat.relative, &self.at) * seat.crowding(part);
+                    if part >= 1.0 || self.chance.rng.unit() < f64::from(part) {
+                        seen[best.found] = place;
+                        best.compare(seat, cost);
+                    } else if !held_back.is(seat) {
+                        held_back.compare(seat, cost);
+                    }
                 }
                 Look::OnProbation if self.probe && nth == 0 => return Some(seat.index),
                 Look::OnProbation => on_probation = Some(seat.index),
                 Look::Out => {}
             }
-            if best.found == WANTED {
+            let nobody_else = best.found == 0 && held_back.found == HELD_BACK;
+            if best.found == WANTED || nobody_else {
                 break;
             }
         }
-        match best.index() {
+        match best.or_much_cheaper(held_back).index() {
             None if all || (self.probe && on_probation.is_some()) => on_probation,
             None => self.scan(WANTED, panic, cost),
             picked => picked,
@@ -133,8 +148,9 @@ impl<'a> Search<'a> {
             let seat = self.seat(place);
             place = (place + stride) % places;
             match self.look(seat.vitals, &mut panic) {
-                Look::Open => {
-                    best.compare(seat, cost(seat.vitals.load(), seat.relative, &self.at));
+                Look::Open(part) => {
+                    let cost = cost(seat.vitals.load(), seat.relative, &self.at);
+                    best.compare(seat, cost * seat.crowding(part));
                 }
                 Look::OnProbation => on_probation = Some(seat.index),
                 Look::Out => {}
@@ -170,10 +186,19 @@ impl<'a> Search<'a> {
             standing => standing,
         };
         match standing {
-            Standing::Open => Look::Open,
+            Standing::Open => Look::Open(self.part(vitals.gate())),
             Standing::Limited => Look::OnProbation,
             Standing::Shut(_) => Look::Out,
         }
+    }
+
+    /// The part of its weight that counts.
+    fn part(self, gate: &Gate) -> f32 {
+        if gate.is_settled() {
+            return 1.0;
+        }
+        let slow_start = self.chance.slow_start;
+        slow_start.of(gate, self.at.now).unwrap_or(1.0)
     }
 }
 
@@ -197,9 +222,18 @@ pub(crate) struct Seat<'a> {
     pub(crate) vitals: &'a Vitals,
 }
 
+impl Seat<'_> {
+    /// What its calls in flight add to its cost if only this part of its weight counts.
+    fn crowding(&self, part: f32) -> f32 {
+        let busy = self.vitals.load().in_flight() as f32 * self.relative;
+        (busy / part + 1.0) / (busy + 1.0)
+    }
+}
+
 /// What a look at an endpoint shows.
 enum Look {
-    Open,
+    /// With this part of its weight: all of it, unless it begins slowly.
+    Open(f32),
     OnProbation,
     Out,
 }
@@ -231,6 +265,20 @@ impl Best {
             self.cost = cost;
         }
         self.found += 1;
+    }
+
+    /// Whether it is this one that is kept.
+    fn is(&self, seat: Seat<'_>) -> bool {
+        self.index == seat.index
+    }
+
+    fn or_much_cheaper(self, other: Self) -> Self {
+        // Without any the cost is infinite.
+        if self.cost > MUCH_DEARER * other.cost {
+            other
+        } else {
+            self
+        }
     }
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use tower_mesh_core::{Endpoint, EndpointSet};
+use tower_mesh_core::{Endpoint, EndpointSet, Instant};
 
 use crate::{pick::Field, table::Table};
 
@@ -26,6 +26,7 @@ impl<S> Snapshot<S> {
     pub(crate) fn new(
         old: Option<&Self>,
         set: Arc<EndpointSet>,
+        now: Instant,
         mut make: impl FnMut(&Endpoint) -> Option<S>,
     ) -> Self {
         let endpoints = set.endpoints();
@@ -47,11 +48,7 @@ impl<S> Snapshot<S> {
                 fresh.push(endpoint);
             }
         }
-        if let Some(latency) = median_latency(endpoints).filter(|_| !fresh.is_empty()) {
-            for endpoint in fresh {
-                endpoint.vitals().load().seed(latency);
-            }
-        }
+        welcome(&fresh, endpoints, now);
         Self {
             table: Table::new(&weights, |index| services[index].is_some()),
             services: services.into(),
@@ -117,6 +114,25 @@ impl<'a> Kept<'a> {
             _ if index < self.head => Some(index),
             _ if index >= self.tail => index.checked_add_signed(self.shift),
             _ => self.between.get(endpoint).copied(),
+        }
+    }
+}
+
+/// Gives those that are new among `endpoints` a latency to start from, and lets them begin slowly, unless there are not
+/// as many others to compare them with.
+fn welcome(fresh: &[&Endpoint], endpoints: &[Endpoint], now: Instant) {
+    if fresh.is_empty() {
+        return;
+    }
+    let few = fresh.len() <= endpoints.len() - fresh.len();
+    let median = median_latency(endpoints);
+    for vitals in fresh.iter().map(|endpoint| endpoint.vitals()) {
+        if let Some(latency) = median {
+            vitals.load().seed(latency, now);
+        }
+        // Who has taken calls is new to this balancer only.
+        if few && vitals.load().attempts() == 0 {
+            vitals.gate().begin_slowly(now);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Whether an endpoint may be called: judges write it, the balancer reads it.
 
 mod panic;
+mod slow;
 
 use std::{
     any::Any,
@@ -21,9 +22,11 @@ use crate::{
 /// While all judges are content the gate is one atomic word, and admission is one load. A judge that is not raises its
 /// flag ([`GateHandle`]); only then is it asked.
 pub struct Gate {
-    /// Bits 0..8: a flag for each judge that is not content. Bits 8..16: a flag for each judge that hears of successes.
+    /// Bits 0..7: a flag for each judge that is not content. Bit 7: it begins slowly. Bits 8..16: a flag for each judge that hears of successes.
     /// Bits 16..24: a flag for each judge there is. Bits 32..64: the epoch.
     word: AtomicU64,
+    /// Since when it begins slowly, in nanoseconds; zero if nobody has asked yet.
+    slow_since: AtomicU64,
     judges: [OnceLock<Arc<dyn Judge>>; JudgeKind::COUNT],
 }
 
@@ -64,7 +67,10 @@ impl JudgeKind {
 const EPOCH_SHIFT: u32 = 32;
 const SUCCESS_SHIFT: u32 = 8;
 const ATTACHED_SHIFT: u32 = 16;
+/// What keeps an endpoint from its full share.
 const FLAGS: u64 = 0xff;
+/// What keeps calls from it.
+const JUDGES: u64 = FLAGS & !slow::SLOW;
 
 /// How open a gate is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,6 +241,7 @@ impl Gate {
     pub(crate) fn new() -> Self {
         Self {
             word: AtomicU64::new(0),
+            slow_since: AtomicU64::new(0),
             judges: [const { OnceLock::new() }; JudgeKind::COUNT],
         }
     }
@@ -261,13 +268,13 @@ impl Gate {
 
     /// Whether every judge is content: one load.
     pub fn is_open(&self) -> bool {
-        self.word.load(Ordering::Acquire) & FLAGS == 0
+        self.word.load(Ordering::Acquire) & JUDGES == 0
     }
 
     /// How open it is. Takes nothing; `now` is asked for only if a judge is not content.
     pub fn standing(&self, now: impl FnOnce() -> Instant) -> Standing {
         let word = self.word.load(Ordering::Acquire);
-        if word & FLAGS == 0 {
+        if word & JUDGES == 0 {
             return Standing::Open;
         }
         self.ask(word, now())
@@ -296,7 +303,7 @@ impl Gate {
     /// [`Shut`] if a judge refuses.
     pub fn admit(&self, now: Instant) -> Result<Ticket, Shut> {
         let word = self.word.load(Ordering::Acquire);
-        if word & FLAGS == 0 {
+        if word & JUDGES == 0 {
             return Ok(Ticket::new(epoch(word), false));
         }
         self.admit_flagged(word, now)
@@ -321,7 +328,7 @@ impl Gate {
 
     fn flagged(&self, word: u64) -> impl Iterator<Item = (usize, &Arc<dyn Judge>)> {
         // One round for each flag that is set, which is one at most in nearly every call.
-        let mut flags = word & FLAGS;
+        let mut flags = word & JUDGES;
         std::iter::from_fn(move || {
             while flags != 0 {
                 let kind = flags.trailing_zeros() as usize;
@@ -380,7 +387,8 @@ impl Gate {
         if raised {
             self.word.fetch_or(kind.flag(), Ordering::AcqRel);
         } else {
-            self.word.fetch_and(!kind.flag(), Ordering::AcqRel);
+            let opened = |word| Some(self.opened(word, kind.flag()));
+            let _ = (self.word).fetch_update(Ordering::AcqRel, Ordering::Acquire, opened);
         }
     }
 
@@ -391,9 +399,11 @@ impl Gate {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
                 let ahead = epoch_now.wrapping_sub(epoch(word)) as i32;
                 (ahead > 0).then(|| {
-                    let flags = word & u64::from(u32::MAX) & !kind.flag();
-                    let flag = if raised { kind.flag() } else { 0 };
-                    u64::from(epoch_now) << EPOCH_SHIFT | flags | flag
+                    let word = match raised {
+                        true => word | kind.flag(),
+                        false => self.opened(word, kind.flag()),
+                    };
+                    u64::from(epoch_now) << EPOCH_SHIFT | word & u64::from(u32::MAX)
                 })
             });
     }
@@ -407,7 +417,7 @@ impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = self.word.load(Ordering::Relaxed);
         f.debug_struct("Gate")
-            .field("flags", &(word & FLAGS))
+            .field("flags", &(word & JUDGES))
             .field("epoch", &epoch(word))
             .field(
                 "judges",

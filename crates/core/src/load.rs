@@ -103,7 +103,7 @@ impl Load {
         f32::from_bits(lower(self.estimate.load(Ordering::Relaxed)))
     }
 
-    /// When an outcome was last recorded.
+    /// When an outcome was last recorded, or a latency to start from.
     pub fn updated(&self) -> Option<Instant> {
         match self.updated.load(Ordering::Relaxed) {
             0 => None,
@@ -125,14 +125,17 @@ impl Load {
     }
 
     /// Gives an endpoint without history a latency to start from: the median of its peers, so that it is neither
-    /// flooded nor starved. A latency that was measured stays.
-    pub fn seed(&self, latency_us: f32) {
-        if latency_us.is_finite() && latency_us >= 0.0 {
-            let fresh = pack(NO_HISTORY, 1f32.to_bits());
-            let seeded = pack(latency_us.to_bits(), 1f32.to_bits());
-            let _ =
-                self.estimate
-                    .compare_exchange(fresh, seeded, Ordering::Relaxed, Ordering::Relaxed);
+    /// flooded nor starved. A latency that was measured stays; this one counts as if it had been measured `now`.
+    pub fn seed(&self, latency_us: f32, now: Instant) {
+        if !latency_us.is_finite() || latency_us < 0.0 {
+            return;
+        }
+        let fresh = pack(NO_HISTORY, 1f32.to_bits());
+        let seeded = pack(latency_us.to_bits(), 1f32.to_bits());
+        let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+        let exchange = (self.estimate).compare_exchange(fresh, seeded, success, failure);
+        if exchange.is_ok() {
+            self.updated.store(now.as_nanos(), Ordering::Relaxed);
         }
     }
 
@@ -373,12 +376,21 @@ mod tests {
     #[test]
     fn a_seed_never_replaces_a_measurement() {
         let load = Load::new();
-        load.seed(f32::NAN);
-        assert_eq!(load.latency_us(), None);
-        load.seed(5_000.0);
-        load.seed(9_000.0);
+        load.seed(f32::NAN, START);
+        assert_eq!((load.latency_us(), load.updated()), (None, None));
+        load.seed(5_000.0, START);
+        load.seed(9_000.0, START + MS);
         assert_eq!(load.latency_us(), Some(5_000.0));
-        record(&load, Outcome::success(), 50 * MS, START);
+        record(&load, Outcome::success(), 50 * MS, START + MS);
         assert!(load.latency_us() > Some(5_000.0));
+    }
+
+    #[test]
+    fn a_seed_is_not_forgotten_with_the_first_sample() {
+        let load = Load::new();
+        load.seed(5_000.0, START);
+        assert_eq!(load.updated(), Some(START));
+        record(&load, Outcome::success(), 50 * MS, START + 10 * MS);
+        assert!(load.latency_us() < Some(8_000.0), "{load:?}");
     }
 }

@@ -8,6 +8,8 @@ use tower_mesh_core::{
 use super::*;
 use crate::search::{Best, Seat};
 
+mod slow_start;
+
 const ALL: [Strategy; 5] = [
     Strategy::BestOfThree,
     Strategy::PeakEwma,
@@ -290,12 +292,12 @@ fn standing() -> impl proptest::strategy::Strategy<Value = Option<Standing>> {
 proptest! {
     #[test]
     fn whatever_the_fleet_only_who_may_be_called_is_picked_and_someone_is_if_anyone_may(
-        fleet in prop::collection::vec((standing(), prop_oneof![Just(0u16), Just(1), 0u16..9], prop::bool::weighted(0.1)), 0..60),
+        fleet in prop::collection::vec((standing(), prop_oneof![Just(0u16), Just(1), 0u16..9], prop::bool::weighted(0.1), prop::bool::ANY), 0..60),
         avoided in prop::collection::vec(0usize..60, 0..3),
         kind in 0..ALL.len(),
         probe: bool,
     ) {
-        let weights: Vec<u16> = fleet.iter().map(|(_, weight, _)| *weight).collect();
+        let weights: Vec<u16> = fleet.iter().map(|(_, weight, ..)| *weight).collect();
         let this = Fleet::new(&weights);
         let mut avoid = Avoid::default();
         let mut may = Vec::new();
@@ -303,7 +305,10 @@ proptest! {
             avoid.add(this.endpoints[*index].vitals().key());
         }
         let weightless = weights.iter().all(|weight| *weight == 0);
-        for (index, (standing, weight, draining)) in fleet.iter().enumerate() {
+        for (index, (standing, weight, draining, slow)) in fleet.iter().enumerate() {
+            if *slow {
+                this.endpoints[index].vitals().gate().begin_slowly(this.clock.now());
+            }
             if let Some(standing) = standing {
                 this.judge(index, *standing);
             }

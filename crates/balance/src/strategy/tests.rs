@@ -147,10 +147,10 @@ fn without_history_it_is_tried_by_one_call_until_that_is_answered() {
 }
 
 #[test]
-fn a_seed_stands_for_the_latency_while_the_first_call_runs() {
+fn a_seed_stands_for_the_latency_until_and_while_the_first_call_runs() {
     let one = One::new();
-    one.vitals.load().seed(30_000.0);
-    assert!(one.cost() < 1.0, "the first call is due");
+    one.vitals.load().seed(30_000.0, one.clock.now());
+    assert_eq!(one.cost(), 30_000.0, "all clients would call it at once");
     let _first = one.begin();
     assert_eq!(one.cost(), 60_000.0, "more may come, as to any other");
 }
@@ -186,7 +186,7 @@ proptest! {
                 1 => one.call(time, Outcome::failure()),
                 2 => one.give_up(),
                 3 => held.push(one.begin()),
-                4 => one.vitals.load().seed(millis as f32),
+                4 => one.vitals.load().seed(millis as f32, one.clock.now()),
                 _ => { one.wait(time); }
             }
             for cost in [by_mean_latency, by_peak_latency, by_in_flight] {

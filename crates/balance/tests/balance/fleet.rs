@@ -10,7 +10,7 @@ use std::{
 };
 
 use tower::{Layer, Service};
-use tower_mesh_balance::{Balance, BalanceLayer};
+use tower_mesh_balance::{Balance, BalanceLayer, SlowStart};
 use tower_mesh_core::{
     BoxError, Clock, Endpoint, Endpoints, Instant, Judge, JudgeKind, Outcome, Resolution, Rng,
     ServiceName, Shut, Standing, Ticket,
@@ -99,7 +99,9 @@ impl Fleet {
     }
 
     pub(crate) fn layer(&self) -> BalanceLayer {
+        // Most tests are not about who is new.
         BalanceLayer::new(self.endpoints.clone())
+            .slow_start(SlowStart::OFF)
             .clock(self.clock.clone())
             .rng(Rng::seeded(11))
     }

@@ -116,22 +116,22 @@ fn servers_of_triple_weight_get_triple_the_calls() {
     }
 }
 
+// S5, smaller
 #[test]
-fn a_server_that_joins_is_not_flooded() {
-    let mut this = Simulation::new(
-        Strategy::BestOfThree,
-        15,
-        (0..30).map(|_| Server::new()).collect(),
-        0.85,
-    );
+fn a_server_that_joins_is_not_flooded_and_has_its_share_when_the_slow_start_is_over() {
+    let servers = (0..30).map(|_| Server::new()).collect();
+    let mut this = Simulation::new(Strategy::BestOfThree, 60, servers, 0.85);
     this.run(WARM_UP).run(MEASURED);
     let usual = this.servers.iter().map(|server| server.most).max().unwrap();
     this.join(Server::new());
-    this.run(Duration::from_secs(1));
-    let joined = this.servers[30].most;
-    println!("usual {usual} joined {joined}");
+    this.run(Duration::from_secs(3));
+    let (early, joined) = (this.share_of(30), this.servers[30].most);
+    this.run(Duration::from_secs(27)).run(MEASURED);
+    let late = this.share_of(30);
+    println!("usual {usual} joined {joined}, then {early} and {late} of its share");
     assert!(
-        joined <= 3 * usual,
+        joined <= usual / 2,
         "{joined} at once, where others have up to {usual}"
     );
+    assert!(early < 0.35 && late > 0.9, "{early} and {late}");
 }

@@ -12,7 +12,7 @@ use std::{
 
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service};
-use tower_mesh_balance::Strategy;
+use tower_mesh_balance::{BalanceLayer, SlowStart, Strategy};
 use tower_mesh_core::{Endpoint, Resolution, Rng, Shared, Weight};
 
 use crate::fleet::{Does, Fleet, endpoint};
@@ -268,6 +268,47 @@ fn a_hundred_thousand_endpoints_in_one_update_are_fine() {
     let mut cx = Context::from_waker(Waker::noop());
     assert!(balance.poll_ready(&mut cx).is_ready());
     assert!(assert_ready!(task::spawn(balance.call(())).poll()).is_err());
+}
+
+/// How many of a thousand calls the endpoint at `port` gets.
+fn share(fleet: &Fleet, balance: &mut impl Service<(), Response = u16>, port: u16) -> usize {
+    let before = fleet.calls(port);
+    for _ in 0..1_000 {
+        assert!(assert_ready!(task::spawn(balance.call(())).poll()).is_ok());
+    }
+    fleet.calls(port) - before
+}
+
+// scenario 16
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_joins_gets_its_share_bit_by_bit_and_one_that_only_changes_keeps_it() {
+    let fleet = Fleet::new(1..=10);
+    let mut balance = slow_layer(&fleet).layer(fleet.connect());
+    assert!(share(&fleet, &mut balance, 1) > 60, "all are new");
+    let described = (1..=10).map(|port| endpoint(port).with_tag("changed"));
+    fleet.publish(described.chain([endpoint(11)]));
+    assert!(share(&fleet, &mut balance, 11) < 25);
+    assert!(share(&fleet, &mut balance, 1) > 60);
+    let second = || slow_layer(&fleet).layer(fleet.connect());
+    assert!(share(&fleet, &mut second(), 11) < 25, "it is new to both");
+    tokio::time::advance(Duration::from_secs(15)).await;
+    assert!((30..70).contains(&share(&fleet, &mut balance, 11)));
+    tokio::time::advance(Duration::from_secs(15)).await;
+    assert!(share(&fleet, &mut balance, 11) > 60);
+}
+
+fn slow_layer(fleet: &Fleet) -> BalanceLayer {
+    let layer = fleet.layer().strategy(Strategy::Weighted);
+    layer.slow_start(SlowStart::default())
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_more_join_than_were_there_nobody_is_held_back() {
+    let fleet = Fleet::new([1]);
+    let mut balance = slow_layer(&fleet).layer(fleet.connect());
+    share(&fleet, &mut balance, 1);
+    fleet.publish((1..=3).map(endpoint));
+    assert!(share(&fleet, &mut balance, 2) > 250);
 }
 
 #[test]

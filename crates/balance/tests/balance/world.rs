@@ -303,6 +303,12 @@ impl Simulation {
         calls(&servers) as f64 / calls(&|_| true) as f64
     }
 
+    /// The calls to the server at `at`, as a multiple of an equal share.
+    pub(crate) fn share_of(&self, at: usize) -> f64 {
+        let all: usize = self.servers.iter().map(|server| server.calls).sum();
+        (self.servers[at].calls * self.servers.len()) as f64 / all as f64
+    }
+
     pub(crate) fn join(&mut self, server: Server) {
         self.servers.push(server);
         for set in &self.sets {

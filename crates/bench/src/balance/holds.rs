@@ -145,7 +145,7 @@ pub const ALL: [Hold; 11] = [
         what: "one joins: its peak in flight to the mean of others",
         of: Figure::JoinedPeak,
         bar: Bar::AtMost(3.0),
-        waits_for: Some("slow start"),
+        waits_for: None,
     },
     Hold {
         what: "weights 1:3: calls to heavy ones to light ones",
