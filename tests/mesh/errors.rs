@@ -49,6 +49,14 @@ async fn a_service_without_endpoints_says_so_at_once() {
     let error = mesh.service("orders").unwrap().get("/").await.unwrap_err();
     assert!(error.is_no_endpoint() && !error.maybe_sent(), "{error}");
     assert!(error.to_string().contains("lists none"), "{error}");
+    mesh.service("orders").unwrap().get("/").await.unwrap_err();
+    let status = mesh.status();
+    let [seen] = &status.services[0].errors[..] else {
+        panic!("one kind: {status}")
+    };
+    assert_eq!((seen.kind, seen.count), ("no_endpoint", 2));
+    assert!(seen.sample.contains("lists none"), "{seen:?}");
+    assert!(status.to_string().contains("no_endpoint x 2"), "{status}");
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ enum Answer {
     Starts,
     Fails,
     Hangs,
+    Panics,
 }
 
 type Log = Arc<Mutex<Vec<String>>>;
@@ -56,6 +57,7 @@ impl Component for Part {
                 Answer::Starts => self.note("start"),
                 Answer::Fails => return Err("no such luck".into()),
                 Answer::Hangs => std::future::pending().await,
+                Answer::Panics => panic!("a bug in the part"),
             }
             Ok(())
         })
@@ -363,4 +365,77 @@ async fn a_call_in_flight_keeps_the_mesh_running_and_a_body_outlives_it() {
         .await
         .unwrap();
     assert_eq!(body.to_bytes(), "late");
+}
+
+async fn with_parts(log: &Log) -> Mesh {
+    Mesh::builder("shop")
+        .component(Start::Health, Part::new("a", Answer::Starts, log))
+        .component(Start::Health, Part::new("b", Answer::Starts, log))
+        .start()
+        .await
+        .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_is_replaced_in_its_place_the_old_one_first_stopped() {
+    let log = Log::default();
+    let mesh = with_parts(&log).await;
+    let part = Part::new("a", Answer::Starts, &log);
+    mesh.replace(part, Duration::from_secs(1)).await.unwrap();
+    assert_eq!(taken(&log), ["start a", "start b", "stop a", "start a"]);
+    mesh.shutdown(Duration::from_secs(1)).await.unwrap();
+    assert_eq!(taken(&log), ["stop b", "stop a"]);
+    let late = Part::new("a", Answer::Starts, &log);
+    let refused = mesh.replace(late, Duration::from_secs(1)).await;
+    assert_eq!(refused.unwrap_err().to_string(), "the mesh has ended");
+    assert_eq!(taken(&log), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_cannot_be_replaced_runs_again() {
+    let log = Log::default();
+    let mesh = with_parts(&log).await;
+    for (answer, says, also) in [
+        (Answer::Fails, "the new a did not start", None),
+        (Answer::Panics, "the new a did not start", None),
+        (
+            Answer::Hangs,
+            "the new a had not started after 1s",
+            Some("stop a"),
+        ),
+    ] {
+        taken(&log);
+        let part = Part::new("a", answer, &log);
+        let error = mesh
+            .replace(part, Duration::from_secs(1))
+            .await
+            .unwrap_err();
+        assert_eq!(error.to_string(), says);
+        let steps: Vec<_> = ["stop a"]
+            .into_iter()
+            .chain(also)
+            .chain(["start a"])
+            .collect();
+        assert_eq!(taken(&log), steps);
+    }
+    let stranger = Part::new("c", Answer::Starts, &log);
+    let error = mesh.replace(stranger, Duration::from_secs(1)).await;
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "no part is called c, but a, b"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replacement_whose_caller_has_gone_goes_on() {
+    let log = Log::default();
+    let mesh = with_parts(&log).await;
+    let part = Part::new("a", Answer::Starts, &log);
+    let replacing = mesh.replace(part, Duration::from_secs(1));
+    let polled = tokio::time::timeout(Duration::ZERO, replacing).await;
+    drop(polled);
+    until("it is replaced", || {
+        taken(&log).ends_with(&["start a".to_owned()])
+    })
+    .await;
 }

@@ -3,15 +3,19 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    pin::pin,
     sync::{Arc, Mutex},
+    task::Poll,
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use tower_mesh_breaker::CircuitBreakerRegistry;
 use tower_mesh_core::{
-    Clock, MemoryRegistry, Recorder, Register, Registration, Resolve, Rng, ServiceName,
+    BoxError, Clock, MemoryRegistry, Recorder, Register, Registration, Resolve, Rng, ServiceName,
     metrics::NoRecorder,
 };
 use tower_mesh_discovery::{Discovery, Static};
@@ -25,6 +29,7 @@ use crate::{
     policy::Policy,
     reload::Watched,
     settings::{Coded, Settings},
+    shutdown::before,
     stack::breaker_policy,
     tasks::Tasks,
 };
@@ -378,6 +383,59 @@ impl Started {
         Ok(())
     }
 
+    /// Stops the part that has the name of `new` and starts `new` in its place; if that does not start before `limit` is
+    /// over, the old one is started again.
+    pub(crate) async fn replace(
+        &mut self,
+        new: Arc<dyn Component>,
+        clock: &Clock,
+        limit: Duration,
+    ) -> Result<(), StartError> {
+        let name = new.name().to_owned();
+        let Some(at) = self.components.iter().position(|old| old.name() == name) else {
+            let known: Vec<_> = self.components.iter().map(|old| old.name()).collect();
+            let what = format!("no part is called {name}, but {}", known.join(", "));
+            return Err(StartError::new(what));
+        };
+        // Out of the list while it does not run: what is in it is stopped once more at the end.
+        let old = self.components.remove(at);
+        if before(clock, clock.now() + limit, old.stop())
+            .await
+            .is_none()
+        {
+            tracing::warn!(
+                component = name,
+                ?limit,
+                "a part does not stop, it is given up"
+            );
+        }
+        let error = match before(clock, clock.now() + limit, caught(new.start())).await {
+            Some(Ok(())) => {
+                tracing::info!(component = name, "replaced");
+                self.components.insert(at, new);
+                return Ok(());
+            }
+            Some(Err(error)) => {
+                StartError::new(format!("the new {name} did not start")).caused_by(error)
+            }
+            None => {
+                new.stop().await;
+                StartError::new(format!("the new {name} had not started after {limit:?}"))
+            }
+        };
+        match old.start().await {
+            Ok(()) => {
+                tracing::error!(component = name, %error, "not replaced, the old one runs again");
+                self.components.insert(at, old);
+                Err(error)
+            }
+            Err(again) => {
+                tracing::error!(component = name, %error, %again, "not replaced, and the old one is gone");
+                Err(error.and_gone(again))
+            }
+        }
+    }
+
     /// Stops all of it, the last first, and waits until nothing runs. Dropped half-way, it can be called again.
     pub(crate) async fn stop(&mut self) {
         while let Some(component) = self.components.last() {
@@ -386,6 +444,16 @@ impl Started {
         }
         self.tasks.stop().await;
     }
+}
+
+/// What `future` gives; a panic is an error.
+async fn caught(future: impl Future<Output = Result<(), BoxError>>) -> Result<(), BoxError> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))
+            .unwrap_or_else(|_| Poll::Ready(Err("it panicked".into())))
+    })
+    .await
 }
 
 impl Drop for Started {

@@ -130,6 +130,12 @@ impl StartError {
         }
     }
 
+    /// The part that it was to replace does not start any more either.
+    pub(crate) fn and_gone(mut self, old: BoxError) -> Self {
+        self.what = format!("{}, and the old one did not start again: {old}", self.what);
+        self
+    }
+
     pub(crate) fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self

@@ -28,6 +28,7 @@ mod builder;
 mod call;
 pub mod config;
 mod error;
+mod errors;
 mod lifecycle;
 mod mesh;
 mod metrics;

@@ -20,8 +20,8 @@ use tower_mesh_http::HttpEndpoints;
 use crate::{
     builder::{MeshBuilder, Started},
     config::{Config, Operation},
-    error::Error,
-    lifecycle::{Lifecycle, Stage},
+    error::{Error, StartError},
+    lifecycle::{Component, Lifecycle, Stage},
     reload::Reloads,
     service::{MeshLayer, MeshService, State},
     settings::{Coded, Settings},
@@ -195,6 +195,38 @@ impl Mesh {
     /// The breakers of endpoints and services are not among them; they come and go with those.
     pub fn breakers(&self) -> &CircuitBreakerRegistry {
         &self.core.breakers
+    }
+
+    /// Stops the [part](MeshBuilder::component) that has the name of `component`, and starts `component` in its place. Each
+    /// has `limit` for it. If the new one does not start, the old one is started again.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if no part has this name, the new one did not start, or the mesh has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped half-way, it goes on.
+    pub async fn replace(
+        &self,
+        component: impl Component,
+        limit: Duration,
+    ) -> Result<(), StartError> {
+        let (core, component) = (Arc::clone(&self.core), Arc::new(component));
+        let (done, result) = tokio::sync::oneshot::channel();
+        self.core.tasks.finish(async move {
+            let mut started = core.started.lock().await;
+            let replaced = if core.stage.is_open() {
+                started.replace(component, &core.clock, limit).await
+            } else {
+                Err(StartError::new("the mesh has ended"))
+            };
+            // Nobody may wait for it any more.
+            let _ = done.send(replaced);
+        });
+        result
+            .await
+            .unwrap_or_else(|_| Err(StartError::new("the part panicked")))
     }
 
     /// The state of the mesh as it is now.

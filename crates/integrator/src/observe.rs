@@ -14,13 +14,14 @@ use tower_mesh_core::{
 };
 use tower_service::Service;
 
-use crate::{error::Error, lifecycle::Lifecycle, mesh::Core, metrics::Metrics};
+use crate::{error::Error, errors::Errors, lifecycle::Lifecycle, mesh::Core, metrics::Metrics};
 
 /// What the outermost layer knows of the service.
 #[derive(Debug)]
 pub(crate) struct Scope {
     pub(crate) service: ServiceName,
     pub(crate) metrics: Metrics,
+    pub(crate) errors: Errors,
     /// A call in flight keeps the mesh running, though its caller holds nothing else of it.
     pub(crate) core: Arc<Core>,
 }
@@ -33,11 +34,14 @@ impl Scope {
     /// A call that fails after the mesh has stopped was cut off, whatever the layers saw of that.
     #[cold]
     fn error(&self, error: BoxError) -> Error {
-        if self.core.stage.get() != Lifecycle::Stopped {
-            return Error::new(&self.service, error);
-        }
-        let cut_off = Refusal::local(Kind::ShuttingDown).maybe_sent();
-        Error::refused(&self.service, cut_off.with_context(error.to_string()))
+        let error = if self.core.stage.get() != Lifecycle::Stopped {
+            Error::new(&self.service, error)
+        } else {
+            let cut_off = Refusal::local(Kind::ShuttingDown).maybe_sent();
+            Error::refused(&self.service, cut_off.with_context(error.to_string()))
+        };
+        self.errors.note(&error, frame::now(&self.core.clock));
+        error
     }
 }
 

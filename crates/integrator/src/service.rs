@@ -17,6 +17,7 @@ use tower_service::Service;
 
 use crate::{
     error::Error,
+    errors::Errors,
     mesh::Core,
     metrics::Metrics,
     observe::Scope,
@@ -45,6 +46,7 @@ impl State {
         let scope = Arc::new(Scope {
             service: name.clone(),
             metrics: Metrics::new(name, &*core.recorder),
+            errors: Errors::default(),
             core: Arc::clone(core),
         });
         let layers = Layers::new(

@@ -79,7 +79,11 @@ async fn drain(services: &Services, clock: &Clock, end: Instant) -> u64 {
 }
 
 /// What `future` gives, if it does before `end`.
-async fn before<T>(clock: &Clock, end: Instant, future: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn before<T>(
+    clock: &Clock,
+    end: Instant,
+    future: impl Future<Output = T>,
+) -> Option<T> {
     tokio::select! {
         biased;
         out = future => Some(out),

@@ -4,9 +4,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Serialize, Serializer};
 use tower_mesh_breaker::Breaker;
-use tower_mesh_core::{Endpoint, EndpointSet, Instant, JudgeKind, Resolution, Standing};
+use tower_mesh_core::{Endpoint, EndpointSet, Instant, JudgeKind, Kind, Resolution, Standing};
 
-use crate::{lifecycle::Lifecycle, mesh::Core, service::State, stack::Layers};
+use crate::{errors::Seen, lifecycle::Lifecycle, mesh::Core, service::State, stack::Layers};
 
 /// A mesh as it was at one moment. It prints as a table and serialises as JSON; durations are in milliseconds.
 ///
@@ -57,6 +57,8 @@ pub struct ServiceStatus {
     pub refused: u64,
     /// Calls whose caller went away.
     pub abandoned: u64,
+    /// What calls failed with, the latest kind first.
+    pub errors: Vec<ErrorStatus>,
     /// The retry budget.
     pub retries: RetryStatus,
     /// The limit of calls in flight.
@@ -86,6 +88,24 @@ pub struct DiscoveryStatus {
     pub suspect: bool,
     /// The last error, if the last answer was one.
     pub error: Option<String>,
+}
+
+/// Errors of one kind that callers of a service were given.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ErrorStatus {
+    /// Their kind; `other` for errors of the user's own service.
+    pub kind: &'static str,
+    /// How many there were.
+    pub count: u64,
+    /// How long ago the first was.
+    #[serde(rename = "first_ago_ms", serialize_with = "millis")]
+    pub first_ago: Duration,
+    /// How long ago the last was.
+    #[serde(rename = "last_ago_ms", serialize_with = "millis")]
+    pub last_ago: Duration,
+    /// What one of the last said, of the last second with any.
+    pub sample: String,
 }
 
 /// The retry budget of a service.
@@ -201,6 +221,9 @@ fn service(
         failed: counts.failed,
         refused: counts.refused,
         abandoned: counts.abandoned,
+        errors: (layers.scope.errors.seen().into_iter())
+            .map(|seen| error_status(seen, now))
+            .collect(),
         retries: RetryStatus {
             made: budget.withdrawals,
             refused: budget.refused,
@@ -288,6 +311,19 @@ impl fmt::Display for ServiceStatus {
             retries.made,
             retries.refused
         )?;
+        for error in &self.errors {
+            let ErrorStatus {
+                kind,
+                count,
+                last_ago,
+                sample,
+                ..
+            } = error;
+            writeln!(
+                f,
+                "  {kind} x {count}, the last {last_ago:.0?} ago: {sample}"
+            )?;
+        }
         writeln!(
             f,
             "  {:<24} {:>10} {:>9} {:>9} {:>8} {:>9}  gate",
@@ -357,6 +393,16 @@ fn endpoint_status(layers: &Layers, endpoint: &Endpoint, now: Instant) -> Endpoi
         failures: load.failures(),
         success: load.success(),
         latency_ms: load.latency_us().map(|us| us / 1e3),
+    }
+}
+
+fn error_status(seen: Seen, now: Instant) -> ErrorStatus {
+    ErrorStatus {
+        kind: seen.kind.map_or("other", Kind::as_str),
+        count: seen.count,
+        first_ago: now.since(seen.first),
+        last_ago: now.since(seen.last),
+        sample: seen.sample,
     }
 }
 
