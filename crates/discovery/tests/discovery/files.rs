@@ -22,7 +22,8 @@ fn a_change_is_seen_however_it_was_written() {
         let mut seen = scene.follow("endpoints.toml");
         assert_eq!(seen.ports().await, [1]);
 
-        // In place, and as long as before.
+        // In place, and as long as before; not seen by the second reading of what was there.
+        seen.nothing_for(3).await;
         scene.write("endpoints.toml", TWO);
         assert_eq!(seen.ports().await, [2]);
 
@@ -54,6 +55,9 @@ fn a_directory_that_kubernetes_exchanges_behind_a_link_is_seen() {
             (file.ports().await, directory.ports().await),
             (vec![1], vec![1])
         );
+        // The second reading, when it has settled, is not what sees the exchange.
+        file.nothing_for(3).await;
+        directory.nothing_for(3).await;
         link("..2", "..data_tmp");
         scene.rename("..data_tmp", "..data");
         assert_eq!(

@@ -1,0 +1,386 @@
+//! Consul as its users hold it: where it is, who asks, how long to wait.
+
+use std::{
+    env, fmt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, header::HOST};
+use http_body_util::Full;
+use tower_mesh_core::{Clock, Rng};
+
+use crate::{
+    address::Address,
+    connection::{Broken, Connection, Idle},
+    error::{ConsulError, ErrorKind, quoted},
+    register::Announcing,
+    request::{Answer, Request},
+    token::Token,
+};
+
+/// Consul's agent, or several of them: a registry ([`Resolve`](tower_mesh_core::Resolve),
+/// [`Register`](tower_mesh_core::Register)) and a store ([`KeyValue`](tower_mesh_core::KeyValue)).
+///
+/// # Clone
+///
+/// Clones share their connections, and which agent is in use.
+#[derive(Clone)]
+pub struct Consul {
+    pub(crate) clock: Clock,
+    pub(crate) rng: Rng,
+    pub(crate) wait: Duration,
+    pub(crate) max_stale: Duration,
+    pub(crate) max_endpoints: usize,
+    pub(crate) announcing: Announcing,
+    pub(crate) lock_delay: Duration,
+    datacenter: Option<Box<str>>,
+    namespace: Option<Box<str>>,
+    token: Token,
+    max_answer: usize,
+    agents: Arc<Agents>,
+}
+
+struct Agents {
+    addresses: Vec<Address>,
+    /// The one in use.
+    current: AtomicUsize,
+    idle: Idle,
+}
+
+/// What an agent may take beyond the time that it was told to hold a request.
+const SLACK: Duration = Duration::from_secs(10);
+
+impl Consul {
+    /// The agent at `address`, such as `http://127.0.0.1:8500`; or several, separated by commas, of which the next is
+    /// asked when one does not answer.
+    ///
+    /// # Errors
+    ///
+    /// If it is no address.
+    pub fn new(address: &str) -> Result<Self, ConsulError> {
+        let addresses = address.split(',').map(Address::parse);
+        Ok(Self {
+            clock: Clock::default(),
+            rng: Rng::default(),
+            wait: Duration::from_secs(300),
+            max_stale: Duration::from_secs(60),
+            max_endpoints: 100_000,
+            announcing: Announcing::default(),
+            lock_delay: Duration::ZERO,
+            datacenter: None,
+            namespace: None,
+            token: Token::default(),
+            max_answer: 32 << 20,
+            agents: Arc::new(Agents {
+                addresses: addresses.collect::<Result<_, _>>()?,
+                current: AtomicUsize::new(0),
+                idle: Idle::new(),
+            }),
+        })
+    }
+
+    /// What the environment says: `CONSUL_HTTP_ADDR` (`127.0.0.1:8500` if it is not set), `CONSUL_HTTP_TOKEN` or
+    /// `CONSUL_HTTP_TOKEN_FILE`, `CONSUL_NAMESPACE`.
+    ///
+    /// # Errors
+    ///
+    /// If a variable cannot be understood, or the token's file not be read.
+    pub fn from_env() -> Result<Self, ConsulError> {
+        Self::from_variables(|name| env::var(name).ok().filter(|value| !value.is_empty()))
+    }
+
+    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConsulError> {
+        let address = variable("CONSUL_HTTP_ADDR");
+        let mut consul = Self::new(address.as_deref().unwrap_or("127.0.0.1:8500"))?;
+        if variable("CONSUL_HTTP_SSL").is_some_and(|on| on != "false" && on != "0") {
+            return Err(ConsulError::refused(
+                "CONSUL_HTTP_SSL asks for TLS, which is not supported yet",
+            ));
+        }
+        if let Some(file) = variable("CONSUL_HTTP_TOKEN_FILE") {
+            consul = consul.token_file(file)?;
+        }
+        if let Some(token) = variable("CONSUL_HTTP_TOKEN") {
+            consul = consul.token(&token)?;
+        }
+        if let Some(namespace) = variable("CONSUL_NAMESPACE") {
+            consul = consul.namespace(&namespace);
+        }
+        Ok(consul)
+    }
+
+    /// Sends `token` with each request. It is never printed.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot stand in a header.
+    pub fn token(mut self, token: &str) -> Result<Self, ConsulError> {
+        self.token = Token::value(token)?;
+        Ok(self)
+    }
+
+    /// Sends the token that `file` holds, which is read again when Consul refuses it.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or what it holds cannot stand in a header.
+    pub fn token_file(mut self, file: impl Into<PathBuf>) -> Result<Self, ConsulError> {
+        self.token = Token::file(file.into())?;
+        Ok(self)
+    }
+
+    /// Asks another datacentre than the agent's own.
+    #[must_use]
+    pub fn datacenter(mut self, datacenter: &str) -> Self {
+        self.datacenter = Some(datacenter.into());
+        self
+    }
+
+    /// Asks within a namespace, where Consul has such.
+    #[must_use]
+    pub fn namespace(mut self, namespace: &str) -> Self {
+        self.namespace = Some(namespace.into());
+        self
+    }
+
+    /// How long an agent holds a request that waits for a change; 5 min unless said otherwise, Consul's own default; 1 s
+    /// to 10 min, its limit.
+    #[must_use]
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.wait = wait.clamp(Duration::from_secs(1), Duration::from_secs(600));
+        self
+    }
+
+    /// How old an answer of a server without a leader may be before others are asked for a newer one; 60 s unless said
+    /// otherwise. If there is none to be had, the old one is used.
+    #[must_use]
+    pub fn max_stale(mut self, age: Duration) -> Self {
+        self.max_stale = age;
+        self
+    }
+
+    /// How large an answer may be, in bytes; 32 MiB unless said otherwise. A larger one is refused, and what was known
+    /// stays.
+    #[must_use]
+    pub fn max_answer(mut self, bytes: usize) -> Self {
+        self.max_answer = bytes;
+        self
+    }
+
+    /// How many endpoints a service may have; 100,000 unless said otherwise. An answer with more is refused, and what
+    /// was known stays.
+    #[must_use]
+    pub fn max_endpoints(mut self, most: usize) -> Self {
+        self.max_endpoints = most;
+        self
+    }
+
+    /// How long a key cannot be had by another lease after its own has ended; zero unless said otherwise, at most 60 s.
+    ///
+    /// It is time for an owner that does not know yet that it has lost the key. A
+    /// [fencing token](tower_mesh_core::kv::FencingToken) needs no such time, and holds for any delay.
+    #[must_use]
+    pub fn lock_delay(mut self, delay: Duration) -> Self {
+        self.lock_delay = delay.min(Duration::from_secs(60));
+        self
+    }
+
+    /// Takes time and timers from `clock`; tokio's unless said otherwise.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Takes chance from `rng`.
+    #[must_use]
+    pub fn rng(mut self, rng: Rng) -> Self {
+        self.rng = rng;
+        self
+    }
+
+    /// Sends `request` and reads its answer, unless that is a refusal; the next agent is asked where it does no harm.
+    pub(crate) async fn call(&self, request: &Request) -> Result<Answer, ConsulError> {
+        let first = self.agents.current.load(Ordering::Relaxed);
+        let many = self.agents.addresses.len();
+        let mut turn = 0;
+        let mut refreshed = false;
+        loop {
+            let at = (first + turn) % many;
+            let error = match self.ask(at, request).await {
+                Ok(answer) => {
+                    self.agents.current.store(at, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Err(Broken { error, sent }) => {
+                    let denied = error.kind() == ErrorKind::Denied;
+                    if denied && !refreshed && self.token.is_renewed() {
+                        refreshed = true;
+                        continue;
+                    }
+                    let elsewhere =
+                        error.kind() == ErrorKind::Unavailable && (!sent || request.is_safe());
+                    turn += 1;
+                    // The index of one agent means nothing to another, which would hold the request for it.
+                    if elsewhere && turn < many && request.wait.is_zero() {
+                        continue;
+                    }
+                    if elsewhere {
+                        // Whoever asks next begins with another.
+                        self.agents
+                            .current
+                            .store((at + 1) % many, Ordering::Relaxed);
+                    }
+                    error
+                }
+            };
+            return Err(error);
+        }
+    }
+
+    /// Calls for something that an agent has; none if it says that it does not know it.
+    ///
+    /// Version 1.8 says so with 500 and a text, later ones with 404.
+    pub(crate) async fn call_known(
+        &self,
+        request: &Request,
+    ) -> Result<Option<Answer>, ConsulError> {
+        match self.call(request).await {
+            Ok(answer) if answer.is_missing() => Ok(None),
+            Err(error) if is_unknown(&error.to_string()) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    async fn ask(&self, at: usize, request: &Request) -> Result<Answer, Broken> {
+        let address = &self.agents.addresses[at];
+        let limit = request.wait + request.wait / 16 + SLACK;
+        let idle = &self.agents.idle;
+        let mut reused = idle.take(at, self.clock.now()).await;
+        loop {
+            let is_reused = reused.is_some();
+            let mut connection = match reused.take() {
+                Some(connection) => connection,
+                None => Connection::open(address, &self.clock).await?,
+            };
+            let message = self.message(address, request)?;
+            let exchanged = connection
+                .exchange(message, limit, self.max_answer, &self.clock)
+                .await;
+            match exchanged {
+                Ok(response) => {
+                    idle.put(at, self.clock.now(), connection);
+                    return answer(response, request).map_err(|error| Broken { error, sent: true });
+                }
+                // The agent has closed it while nobody looked; a fresh one tells what there is to tell.
+                Err(broken) if is_reused && (!broken.sent || request.is_safe()) => {}
+                Err(broken) => return Err(broken),
+            }
+        }
+    }
+
+    fn message(
+        &self,
+        address: &Address,
+        request: &Request,
+    ) -> Result<http::Request<Full<Bytes>>, Broken> {
+        let mut request = request.clone();
+        for (name, value) in [("dc", &self.datacenter), ("ns", &self.namespace)] {
+            if let Some(value) = value {
+                request = request.query(name, value);
+            }
+        }
+        let mut message = http::Request::builder()
+            .method(request.method)
+            .uri(request.target)
+            .header(HOST, address.to_string());
+        if let Some(token) = self.token.header() {
+            message = message.header("x-consul-token", token);
+        }
+        message
+            .body(Full::new(request.body))
+            .map_err(|error| Broken {
+                error: ConsulError::refused("it cannot be put into a request").caused_by(error),
+                sent: false,
+            })
+    }
+}
+
+fn answer(response: http::Response<Bytes>, request: &Request) -> Result<Answer, ConsulError> {
+    let (head, body) = response.into_parts();
+    let status = head.status.as_u16();
+    let text = || quoted(&body);
+    match status {
+        200 | 404 | 409 => {}
+        403 => {
+            let message = format!(
+                "access is denied, the token needs {}: {}",
+                request.needs,
+                text()
+            );
+            return Err(ConsulError::new(ErrorKind::Denied, message));
+        }
+        429 => {
+            return Err(ConsulError::unavailable(
+                "the agent asks to be asked less often (429)",
+            ));
+        }
+        // An agent says so of what it does not know, and of a cluster without a leader.
+        500..=599 => {
+            return Err(ConsulError::unavailable(format!(
+                "the agent failed ({status}): {}",
+                text()
+            )));
+        }
+        _ => {
+            return Err(ConsulError::refused(format!(
+                "the agent refused ({status}): {}",
+                text()
+            )));
+        }
+    }
+    Ok(Answer {
+        status,
+        index: number(&head.headers, "x-consul-index"),
+        last_contact: Duration::from_millis(
+            number(&head.headers, "x-consul-lastcontact").unwrap_or(0),
+        ),
+        filtered: head
+            .headers
+            .get("x-consul-results-filtered-by-acls")
+            .is_some_and(|value| value == "true"),
+        body,
+    })
+}
+
+fn is_unknown(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    [
+        "unknown check",
+        "unknown service",
+        "does not have associated ttl",
+    ]
+    .iter()
+    .any(|unknown| text.contains(unknown))
+}
+
+fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+}
+
+impl fmt::Debug for Consul {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consul")
+            .field("agents", &self.agents.addresses)
+            .field("datacenter", &self.datacenter)
+            .field("namespace", &self.namespace)
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,86 @@
+//! What Consul could not do.
+
+use std::{error::Error, fmt};
+
+use tower_mesh_core::BoxError;
+
+/// Consul could not do what it was asked; from `source()` of what core's traits return.
+#[derive(Debug)]
+pub struct ConsulError {
+    kind: ErrorKind,
+    message: String,
+    source: Option<BoxError>,
+}
+
+/// Why Consul could not do what it was asked, and so what to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The token lacks a permission, which the message names.
+    Denied,
+    /// No agent can be reached, or none can answer now: try again later.
+    Unavailable,
+    /// The answer is not one of Consul's.
+    Malformed,
+    /// The answer is larger than is allowed.
+    TooLarge,
+    /// Consul does not take this: trying again changes nothing.
+    Refused,
+}
+
+/// More than this of a message is somebody else's text.
+const TEXT: usize = 200;
+
+impl ConsulError {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Unavailable, message)
+    }
+
+    pub(crate) fn malformed(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Malformed, message)
+    }
+
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Refused, message)
+    }
+
+    pub(crate) fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Why, and so what to do about it.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+/// The beginning of a text from outside, on one line.
+pub(crate) fn quoted(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&text[..text.len().min(4 * TEXT)]);
+    let clean = text.trim().chars().map(|c| match c.is_control() {
+        true => ' ',
+        false => c,
+    });
+    clean.take(TEXT).collect()
+}
+
+impl fmt::Display for ConsulError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for ConsulError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as _)
+    }
+}

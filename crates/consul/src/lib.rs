@@ -1,0 +1,71 @@
+//! Consul as the registry of the mesh: who answers for a service, and announcing that one does.
+//!
+//! [`Consul`] implements core's [`Resolve`](tower_mesh_core::Resolve) and [`Register`](tower_mesh_core::Register), over
+//! the HTTP API of an agent, and of servers of version 1.8 or later.
+//!
+//! # Discovery
+//!
+//! Each service that is followed is one request which an agent holds until something changes. It may be answered by any
+//! server (`stale`), so that an election fails nobody; an answer older than [`max_stale`](Consul::max_stale) is asked for
+//! again of the leader. An answer that changes nothing reaches nobody.
+//!
+//! | Consul | endpoint |
+//! |---|---|
+//! | service address and port, or the node's address | address; what is no IP address is left out, and logged |
+//! | the worst of the checks of service and node | health |
+//! | `Weights.Passing`, or `Weights.Warning` while a check warns | weight |
+//! | tags, metadata | the same |
+//! | metadata `zone` of the service, or of the node | zone |
+//!
+//! Consul does not tell a service without endpoints from one that does not exist, nor from one that the token may not
+//! read. So its empty answers are [suspect](tower_mesh_core::Empties::Suspect): discovery holds the old endpoints
+//! against them for a while.
+//!
+//! # Registration
+//!
+//! An instance with a ttl gets a check that heartbeats pass; others that the agent makes by itself are added by
+//! [`Consul::check`]. A heartbeat finds out when the agent has lost its state, and registers again.
+//!
+//! What the catalogue has no field for (zone, priority, a weight of zero, the endpoint's own id) lies in metadata that
+//! begins with `mesh-`, and is not shown as such.
+//!
+//! # Errors
+//!
+//! What core's traits return has a [`ConsulError`] in its chain of sources; one about access control names the permission
+//! that the token lacks.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use tower_mesh_consul::{Check, Consul};
+//! use tower_mesh_core::{Endpoint, Instance, Register, ServiceName};
+//!
+//! # async fn example() -> Result<(), tower_mesh_core::BoxError> {
+//! let consul = Consul::from_env()?.check(Check::http("/health"));
+//! let endpoint = Endpoint::new(([10, 0, 0, 7], 8080).into()).with_zone("eu-1a");
+//! let instance = Instance::new(ServiceName::new("orders")?, endpoint);
+//! let registration = consul.register(instance.with_ttl(Duration::from_secs(10))).await?;
+//! // …
+//! registration.deregister().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod address;
+mod catalog;
+mod check;
+mod connection;
+mod consul;
+mod error;
+mod register;
+mod request;
+mod resolve;
+mod token;
+mod turns;
+
+pub use self::{
+    check::Check,
+    consul::Consul,
+    error::{ConsulError, ErrorKind},
+};

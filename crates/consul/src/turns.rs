@@ -1,0 +1,128 @@
+//! How a watcher turns: which index it asks with next, and how long it pauses before. Pure.
+
+use std::time::Duration;
+
+use tower_mesh_core::Rng;
+
+/// The index of the last answer, as Consul wants it to be handled.
+///
+/// It is opaque, but only grows: one that goes back means that the servers' state was lost or restored, and one asks
+/// from the beginning. An index of zero would not be waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Index(u64);
+
+impl Index {
+    /// What to ask with; zero is answered at once.
+    pub(crate) fn get(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn advance(&mut self, answered: Option<u64>) {
+        let new = answered.unwrap_or(0).max(1);
+        self.0 = match new < self.0 {
+            true => 0,
+            false => new,
+        };
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
+/// Keeps a watcher from spinning.
+///
+/// An answer does not mean that something has changed: a service that does not exist is woken by every change of the
+/// catalogue. Two such answers in a row are for nothing, then pauses grow to 15 s.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pace {
+    idle: u32,
+    errors: u32,
+}
+
+const FREE: u32 = 2;
+const LONGEST_IDLE: Duration = Duration::from_secs(15);
+const LONGEST_ERROR: Duration = Duration::from_secs(30);
+const SHORTEST: Duration = Duration::from_millis(250);
+
+impl Pace {
+    /// How long to pause after an answer that took `took`.
+    pub(crate) fn answered(&mut self, news: bool, took: Duration, rng: &Rng) -> Duration {
+        self.errors = 0;
+        if news || took >= LONGEST_IDLE {
+            self.idle = 0;
+            return Duration::ZERO;
+        }
+        self.idle += 1;
+        match self.idle.checked_sub(FREE + 1) {
+            None => Duration::ZERO,
+            Some(doublings) => jittered(doublings, LONGEST_IDLE, rng),
+        }
+    }
+
+    /// How long to pause after an error.
+    ///
+    /// Half of it is chance: a thousand watchers that lost a leader do not come back together.
+    pub(crate) fn failed(&mut self, rng: &Rng) -> Duration {
+        self.errors += 1;
+        jittered(self.errors - 1, LONGEST_ERROR, rng)
+    }
+}
+
+fn jittered(doublings: u32, longest: Duration, rng: &Rng) -> Duration {
+    let most = (SHORTEST * (1 << doublings.min(10))).min(longest);
+    most.mul_f64(0.5 + rng.unit() / 2.0)
+}
+
+#[cfg(all(test, not(mesh_loom)))]
+mod tests {
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_millis(1);
+
+    /// Row 36 of reference/performance.md (f).
+    #[test]
+    fn an_index_that_goes_back_begins_anew_and_none_is_one() {
+        let mut index = Index::default();
+        let mut after = |answered| {
+            index.advance(answered);
+            index.get()
+        };
+        assert_eq!(after(Some(7)), 7);
+        assert_eq!(after(Some(7)), 7);
+        assert_eq!(after(Some(9)), 9);
+        assert_eq!(after(Some(3)), 0, "the state was lost");
+        assert_eq!(after(Some(3)), 3);
+        assert_eq!(after(Some(0)), 0);
+        assert_eq!(after(None), 1, "zero would never be waited for");
+        assert_eq!(after(Some(0)), 1);
+    }
+
+    #[test]
+    fn answers_that_say_nothing_new_are_asked_for_more_and_more_rarely() {
+        let (mut pace, rng) = (Pace::default(), Rng::seeded(1));
+        let pauses: Vec<_> = (0..20)
+            .map(|_| pace.answered(false, MOMENT, &rng))
+            .collect();
+        assert_eq!(pauses[..2], [Duration::ZERO; 2]);
+        assert!(pauses[2] >= SHORTEST / 2 && pauses[2] <= SHORTEST);
+        assert!(pauses[19] >= LONGEST_IDLE / 2 && pauses[19] <= LONGEST_IDLE);
+        assert_eq!(pace.answered(true, MOMENT, &rng), Duration::ZERO);
+        assert_eq!(pace.answered(false, MOMENT, &rng), Duration::ZERO);
+        assert_eq!(pace.answered(false, MOMENT, &rng), Duration::ZERO);
+        assert!(pace.answered(false, MOMENT, &rng) > Duration::ZERO);
+        // One that was held for long has not spun.
+        assert_eq!(pace.answered(false, LONGEST_IDLE, &rng), Duration::ZERO);
+    }
+
+    #[test]
+    fn after_errors_pauses_double_to_half_a_minute_and_half_of_them_is_chance() {
+        let (mut pace, rng) = (Pace::default(), Rng::seeded(1));
+        let pauses: Vec<_> = (0..12).map(|_| pace.failed(&rng)).collect();
+        assert!(pauses[0] >= SHORTEST / 2 && pauses[0] <= SHORTEST);
+        assert!(pauses[3] >= SHORTEST * 4 && pauses[3] <= SHORTEST * 8);
+        assert!(pauses[11] >= LONGEST_ERROR / 2 && pauses[11] <= LONGEST_ERROR);
+        pace.answered(true, MOMENT, &rng);
+        assert!(pace.failed(&rng) <= SHORTEST);
+    }
+}

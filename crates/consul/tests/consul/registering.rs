@@ -1,0 +1,90 @@
+//! Registration with a real agent.
+
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tower_mesh_consul::Check;
+use tower_mesh_core::{Endpoint, Health, Instance, Register, testing::conformance};
+
+use crate::{
+    agent::Agent,
+    scene::{Scene, Seen, chain, instance, orders},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Consul: `cargo xtask servers`"]
+async fn consul_conforms_as_a_registry() {
+    let scene = Scene::new().await;
+    conformance::register(&scene).await.expect("it conforms");
+}
+
+#[tokio::test]
+#[ignore = "needs Consul: `cargo xtask servers`"]
+async fn an_instance_that_the_agent_has_lost_is_registered_again_by_its_heartbeat() {
+    let mut agent = Agent::start().await;
+    let consul = agent.consul().wait(Duration::from_secs(2));
+    let beating = instance(1).with_ttl(Duration::from_secs(60));
+    let beating = consul.register(beating).await.unwrap();
+    let silent = consul.register(instance(2)).await.unwrap();
+    agent.lose_state().await;
+    beating.heartbeat(Health::Warning).await.unwrap();
+    silent.heartbeat(Health::Passing).await.unwrap();
+    let mut seen = Seen::start(&consul, &orders());
+    seen.until(&[(1, Health::Warning), (2, Health::Passing)])
+        .await;
+}
+
+#[tokio::test]
+#[ignore = "needs Consul: `cargo xtask servers`"]
+async fn a_heartbeat_of_an_older_registration_moves_nothing() {
+    let agent = Agent::start().await;
+    let consul = agent.consul();
+    let again = || instance(1).with_ttl(Duration::from_secs(60));
+    let older = consul.register(again()).await.unwrap();
+    let _newer = consul.register(again()).await.unwrap();
+    let error = older.heartbeat(Health::Critical).await.unwrap_err();
+    assert!(chain(&error).contains("registered anew"), "{error}");
+    older.deregister().await.unwrap();
+    let mut seen = Seen::start(&consul, &orders());
+    assert_eq!(seen.next().await, Ok(vec![(1, Health::Passing)]));
+}
+
+/// TCP here, HTTP below: the agent makes them by itself.
+#[tokio::test]
+#[ignore = "needs Consul: `cargo xtask servers`"]
+async fn the_agents_own_check_tells_when_an_instance_comes_and_goes() {
+    let agent = Agent::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let check = Check::tcp()
+        .every(Duration::from_millis(200))
+        .limit(Duration::from_millis(100));
+    let consul = agent.consul().check(check);
+    let instance = Instance::new(orders(), Endpoint::new(address));
+    let _registration = consul.register(instance).await.unwrap();
+    let mut seen = Seen::start(&consul, &orders());
+    seen.until(&[(address.port(), Health::Passing)]).await;
+    drop(listener);
+    seen.until(&[(address.port(), Health::Critical)]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Consul: `cargo xtask servers`"]
+async fn what_the_catalogue_does_not_take_is_refused_with_its_reason() {
+    let agent = Agent::start().await;
+    let endpoint = Endpoint::new(([127, 0, 0, 1], 1).into());
+    for (key, value, why) in [
+        ("mesh-id", "1".to_owned(), "the mesh's own"),
+        ("a b", "1".to_owned(), "contains invalid characters"),
+        ("long", "x".repeat(600), "Couldn't load metadata pair"),
+    ] {
+        let endpoint = endpoint.clone().with_metadata(key, &value);
+        let refused = agent
+            .consul()
+            .register(Instance::new(orders(), endpoint))
+            .await;
+        let error = chain(&refused.unwrap_err());
+        assert!(error.contains(why), "{error}");
+        assert!(error.len() < 500, "{error}");
+    }
+}
