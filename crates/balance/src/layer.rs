@@ -7,6 +7,7 @@ use tower_layer::Layer;
 use tower_mesh_core::{ClassifyErrors, Clock, Endpoint, Endpoints, NewService, Ratio, Rng};
 
 use crate::{
+    levels::{Levels, Ranking},
     panic::Panic,
     pick::{Chance, Field},
     pool::{Pool, Settings},
@@ -47,6 +48,7 @@ impl BalanceLayer {
                     panic,
                     ..Chance::default()
                 },
+                ranking: Ranking::default(),
             },
             classify: ClassifyErrors::default(),
             completion: CompleteOnResponse::default(),
@@ -99,16 +101,43 @@ impl<K, C> BalanceLayer<K, C> {
         self
     }
 
-    /// Whether calls are routed [in a panic](crate#panic) now. It looks at every endpoint: for a status, not for a call.
+    /// Sets where the caller runs, so that calls stay [near](crate#priorities-and-zones). Off unless said.
+    ///
+    /// `path` leads from the largest part to the smallest, as the endpoints' [zones](Endpoint::zone) do: `eu-west/1a`, or
+    /// only `1a`. An empty one switches it off.
+    #[must_use]
+    pub fn zone(mut self, path: &str) -> Self {
+        self.settings.ranking.zone = (!path.is_empty()).then(|| path.into());
+        self
+    }
+
+    /// Sets how many endpoints that are as near as each other are preferred to others: three unless said, so that one of
+    /// them may fail. Fewer are joined with those that come next.
+    #[must_use]
+    pub fn min_nearby(mut self, endpoints: usize) -> Self {
+        self.settings.ranking.min_nearby = endpoints;
+        self
+    }
+
+    /// Whether calls are routed [in a panic](crate#panic) now, those of some priority at least. It looks at every
+    /// endpoint: for a status, not for a call.
     pub fn is_panicking(&self) -> bool {
         let set = self.endpoints.current();
-        let weights: Vec<_> = set.endpoints().iter().map(|e| e.weight().get()).collect();
-        let field = Field {
-            endpoints: set.endpoints(),
-            table: &Table::new(&weights, |_| true),
-        };
-        let Settings { clock, chance, .. } = &self.settings;
-        chance.panic.count(field, clock.now())
+        let endpoints = set.endpoints();
+        let weights: Vec<_> = endpoints.iter().map(|e| e.weight().get()).collect();
+        let Settings {
+            clock,
+            chance,
+            ranking,
+            ..
+        } = &self.settings;
+        let ranks: Vec<_> = endpoints.iter().map(|e| ranking.of(e)).collect();
+        if let Some(levels) = Levels::new(None, ranking, &ranks, &weights, |_| true, chance) {
+            levels.count(endpoints);
+            return levels.iter().any(|level| level.is_panicking(endpoints));
+        }
+        let table = &Table::new(&weights, |_| true);
+        chance.panic.count(Field { endpoints, table }, clock.now())
     }
 
     /// Sets what a response or an error says of its endpoint.

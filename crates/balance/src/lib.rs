@@ -28,6 +28,19 @@
 //! fleet is back within a call, and a dead one gets a trickle; all other calls are refused at once, with the earliest time at which one will be let through.
 //! Endpoints that drain, or whose breaker is forced open, get none and are not counted.
 //!
+//! # Priorities and zones
+//!
+//! Endpoints of the least [priority](tower_mesh_core::Endpoint::priority) take all calls while at least 5 of 7 of them are
+//! healthy. Below that each healthy one is trusted with 1.4 times its share, and what is left goes to the next priority: of a
+//! first one that is healthy by half, 30 %. Each priority panics for itself, and only if all of them together are healthy
+//! too little. A retry goes to the next priority before it goes to an endpoint that the call has tried.
+//!
+//! Who says where it [runs](BalanceLayer::zone) prefers what is near in the same way: within a priority endpoints of its own
+//! zone come first, then those of the same region, then all others. Where there are fewer than
+//! [three](BalanceLayer::min_nearby) at one distance, they are joined with those that come next. Nobody knows how many
+//! callers there are in a zone: where zones are of unequal size, a small one is not relieved by large ones before its
+//! endpoints fail. Leave it off there, or join its endpoints with others by raising that number.
+//!
 //! # Slow start
 //!
 //! An endpoint that is added to others, or that a judge lets in again, takes a tenth of its share at first and all of it
@@ -77,6 +90,7 @@ mod attempt;
 mod error;
 mod future;
 mod layer;
+mod levels;
 #[cfg(all(test, mesh_loom))]
 mod loom_models;
 mod panic;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tower_mesh_core::{
     Availability, Gate, Instant, Ratio, ServiceName,
-    sync::{AtomicU64, Ordering::Relaxed},
+    sync::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
 use crate::pick::Field;
@@ -28,6 +28,8 @@ struct Seen {
     last: AtomicU64,
     /// Until when what was counted holds, for who does not count each time.
     valid: AtomicU64,
+    /// Others take the calls: there is no panic here, whoever is out.
+    spared: AtomicBool,
 }
 
 /// So few are counted for each pick that finds one shut; more only once in a while.
@@ -43,6 +45,16 @@ const SECOND: u64 = 1_000_000_000;
 const FORGOTTEN: u64 = 10 * SECOND;
 
 const WHOLE: f64 = 1e9;
+
+/// Whether so many endpoints are to be counted again if what was counted last is `valid` until then; if so, until when
+/// that holds. Few are counted each time.
+pub(crate) fn recount(places: usize, now: Instant, valid: u64) -> Option<u64> {
+    let now = now.as_nanos();
+    if places <= FEW {
+        return Some(now);
+    }
+    (now >= valid).then(|| now.saturating_add(places as u64 * VALID_EACH))
+}
 
 impl Default for Panic {
     fn default() -> Self {
@@ -64,6 +76,20 @@ impl Panic {
         }
     }
 
+    /// The same limits for some of the endpoints, with what was seen `before` if anything was.
+    pub(crate) fn of_some(&self, before: Option<&Self>) -> Self {
+        let seen = before.map(|before| Arc::clone(&before.seen));
+        Self {
+            seen: seen.unwrap_or_default(),
+            ..self.clone()
+        }
+    }
+
+    /// Says whether others take the calls that these endpoints cannot.
+    pub(crate) fn spare(&self, spared: bool) {
+        self.seen.spared.store(spared, Relaxed);
+    }
+
     pub(crate) fn max_out(&mut self, share: Ratio) {
         self.max_out = share;
     }
@@ -75,14 +101,9 @@ impl Panic {
     /// Whether too many are out; of many endpoints, whether that was so a moment ago.
     #[cold]
     pub(crate) fn is_on(&self, field: Field<'_>, now: Instant) -> bool {
-        let places = field.table.len();
-        if places > FEW {
-            let now = now.as_nanos();
-            if now < self.seen.valid.load(Relaxed) {
-                return self.seen.last.load(Relaxed) != 0;
-            }
-            let valid = now.saturating_add(places as u64 * VALID_EACH);
-            self.seen.valid.store(valid, Relaxed);
+        match recount(field.table.len(), now, self.seen.valid.load(Relaxed)) {
+            Some(valid) => self.seen.valid.store(valid, Relaxed),
+            None => return self.seen.last.load(Relaxed) != 0,
         }
         self.count(field, now)
     }
@@ -90,6 +111,20 @@ impl Panic {
     /// Whether too many are out, counted now.
     #[cold]
     pub(crate) fn count(&self, field: Field<'_>, now: Instant) -> bool {
+        let (out, healthy) = Self::tally(field);
+        let is_on = !self.seen.spared.load(Relaxed) && self.are_too_many(out, healthy);
+        self.note(is_on, out, healthy, now);
+        is_on
+    }
+
+    /// The same, and nobody is told.
+    pub(crate) fn would_be(&self, field: Field<'_>) -> bool {
+        let (out, healthy) = Self::tally(field);
+        !self.seen.spared.load(Relaxed) && self.are_too_many(out, healthy)
+    }
+
+    /// How many are out, and how many are not.
+    fn tally(field: Field<'_>) -> (usize, usize) {
         let (mut healthy, mut out) = (0, 0);
         for place in 0..field.table.len() {
             let (index, _) = field.table.at(place);
@@ -100,9 +135,7 @@ impl Panic {
                 Availability::Withdrawn => {}
             }
         }
-        let is_on = self.are_too_many(out, healthy);
-        self.note(is_on, out, healthy, now);
-        is_on
+        (out, healthy)
     }
 
     fn are_too_many(&self, out: usize, healthy: usize) -> bool {

@@ -29,6 +29,17 @@ pub(crate) struct Chance {
     pub(crate) slow_start: SlowStart,
 }
 
+impl Chance {
+    /// The same for some of the endpoints, with what is remembered of them `before`.
+    pub(crate) fn of_level(&self, before: Option<&Self>) -> Self {
+        Self {
+            turns: before.map_or_else(Arc::default, |before| Arc::clone(&before.turns)),
+            panic: self.panic.of_some(before.map(|before| &before.panic)),
+            ..self.clone()
+        }
+    }
+}
+
 /// The endpoints that a call would rather not go to: it was sent there before.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Avoid {

@@ -13,7 +13,8 @@ use tower_mesh_core::{
 
 use crate::{
     error::{NoEndpoint, Reason, Tally},
-    pick::{Avoid, Chance, pick},
+    levels::Ranking,
+    pick::{Avoid, Chance, Field, pick},
     snapshot::Snapshot,
     strategy::Strategy,
 };
@@ -35,10 +36,20 @@ pub(crate) struct Settings {
     pub(crate) strategy: Strategy,
     pub(crate) clock: Clock,
     pub(crate) chance: Chance,
+    pub(crate) ranking: Ranking,
 }
 
 /// How often the updater lets others run before it frees a snapshot that is still being read.
 const PATIENCE: usize = 1_000;
+
+/// Whom a pick is made from, and how.
+#[derive(Clone, Copy)]
+struct Whom<'a> {
+    field: Field<'a>,
+    chance: &'a Chance,
+    /// Whether an endpoint on probation may be tried.
+    probe: bool,
+}
 
 impl<S, J> Pool<S, J>
 where
@@ -52,8 +63,8 @@ where
         settings: Settings,
         judging: J,
     ) -> Arc<Self> {
-        let (set, now) = (current(&endpoints), settings.clock.now());
-        let first = Snapshot::new(None, set, now, |endpoint| made(&*make, endpoint));
+        let set = current(&endpoints);
+        let first = Snapshot::new(None, set, &settings, |endpoint| made(&*make, endpoint));
         Self::following(endpoints, make, settings, judging, first)
     }
 
@@ -61,8 +72,10 @@ where
     pub(crate) fn again(&self, settings: Settings, judging: J) -> Arc<Self> {
         let (endpoints, make) = (self.endpoints.clone(), Arc::clone(&self.make));
         let old = self.snapshot.load();
-        let (set, now) = (current(&endpoints), settings.clock.now());
-        let first = Snapshot::new(Some(&old), set, now, |endpoint| made(&*make, endpoint));
+        let set = current(&endpoints);
+        let first = Snapshot::new(Some(&old), set, &settings, |endpoint| {
+            made(&*make, endpoint)
+        });
         Self::following(endpoints, make, settings, judging, first)
     }
 
@@ -96,9 +109,8 @@ impl<S, J> Pool<S, J> {
             if set.revision() <= old.set.revision() {
                 return;
             }
-            let now = self.settings.clock.now();
             let make = |endpoint: &Endpoint| made(&*self.make, endpoint);
-            let new = Snapshot::new(Some(&old), set, now, make);
+            let new = Snapshot::new(Some(&old), set, &self.settings, make);
             let seen = self.snapshot.compare_and_swap(&old, Arc::new(new));
             if Arc::ptr_eq(&seen, &old) {
                 drop(seen);
@@ -154,17 +166,60 @@ impl<S: Clone, J> Pool<S, J> {
         avoid: &Avoid,
         attempt: &mut Option<Attempt>,
     ) -> Option<S> {
-        let Settings {
-            strategy,
-            clock,
-            chance,
-        } = &self.settings;
         let snapshot = self.snapshot.load();
-        let index = pick(snapshot.field(), *strategy, chance, now, probe, avoid)?;
+        if snapshot.levels.is_some() {
+            return self.admit_by_level(&snapshot, now, probe, avoid, attempt);
+        }
+        let whom = Whom {
+            field: snapshot.field(),
+            chance: &self.settings.chance,
+            probe,
+        };
+        self.admit_one(&snapshot, whom, now, avoid, attempt)
+    }
+
+    /// As [`admit`](Self::admit), on the level whose turn it is; if nobody is found there, on any other.
+    #[cold]
+    #[inline(never)]
+    fn admit_by_level(
+        &self,
+        snapshot: &Snapshot<S>,
+        now: Instant,
+        probe: bool,
+        avoid: &Avoid,
+        attempt: &mut Option<Attempt>,
+    ) -> Option<S> {
+        let levels = snapshot.levels.as_deref()?;
+        let endpoints = snapshot.set.endpoints();
+        let drawn = levels.draw(endpoints, &self.settings.chance.rng, now);
+        let others = levels.iter().filter(|level| level.rank != drawn.rank);
+        [drawn].into_iter().chain(others).find_map(|level| {
+            let whom = Whom {
+                field: level.field(endpoints),
+                chance: &level.chance,
+                probe,
+            };
+            self.admit_one(snapshot, whom, now, avoid, attempt)
+        })
+    }
+
+    #[inline(always)]
+    fn admit_one(
+        &self,
+        snapshot: &Snapshot<S>,
+        whom: Whom<'_>,
+        now: Instant,
+        avoid: &Avoid,
+        attempt: &mut Option<Attempt>,
+    ) -> Option<S> {
+        let Settings {
+            strategy, clock, ..
+        } = &self.settings;
+        let index = pick(whom.field, *strategy, whom.chance, now, whom.probe, avoid)?;
         let vitals = snapshot.set.endpoints()[index].vitals();
         match vitals.attempt_at(now, clock, strategy.sampling()) {
             Ok(admitted) => *attempt = Some(admitted),
-            Err(_) => return self.admit_even_so(&snapshot, index, now, probe, avoid, attempt),
+            Err(_) => return self.admit_even_so(snapshot, whom, index, now, avoid, attempt),
         }
         snapshot.service(index).cloned()
     }
@@ -176,13 +231,13 @@ impl<S: Clone, J> Pool<S, J> {
     fn admit_even_so(
         &self,
         snapshot: &Snapshot<S>,
+        whom: Whom<'_>,
         index: usize,
         now: Instant,
-        probe: bool,
         avoid: &Avoid,
         attempt: &mut Option<Attempt>,
     ) -> Option<S> {
-        if (self.settings.chance.panic).is_on(snapshot.field(), now)
+        if whom.chance.panic.is_on(whom.field, now)
             && let Ok(admitted) = self.attempt_in_panic(snapshot, index, now)
         {
             *attempt = Some(admitted);
@@ -190,7 +245,7 @@ impl<S: Clone, J> Pool<S, J> {
         }
         let mut avoid = *avoid;
         if avoid.add(snapshot.set.endpoints()[index].vitals().key()) {
-            self.admit(now, probe, &avoid, attempt)
+            self.admit_one(snapshot, whom, now, &avoid, attempt)
         } else {
             None
         }
@@ -225,36 +280,41 @@ impl<S: Clone, J> Pool<S, J> {
             strategy,
             clock,
             chance,
+            ..
         } = &self.settings;
         let snapshot = self.snapshot.load();
         let endpoints = snapshot.set.endpoints();
         let mut tally = Tally::default();
-        let mut panic = None;
-        let first = chance.rng.below(endpoints.len());
-        for index in (first..endpoints.len()).chain(0..first) {
-            let Some(service) = snapshot.service(index) else {
+        for index in 0..endpoints.len() {
+            if snapshot.service(index).is_none() {
                 tally.count(Reason::NotMade, None);
-                continue;
-            };
-            if !snapshot.table.contains(index) {
+            } else if !snapshot.table.contains(index) {
                 tally.count(Reason::Weightless, None);
-                continue;
             }
-            let vitals = endpoints[index].vitals();
-            let mut admitted = vitals.attempt_at(now, clock, strategy.sampling());
-            if admitted.is_err()
-                && *panic.get_or_insert_with(|| chance.panic.count(snapshot.field(), now))
-            {
-                admitted = self.attempt_in_panic(&snapshot, index, now);
-            }
-            match admitted {
-                Ok(admitted) => {
-                    *attempt = Some(admitted);
-                    return Ok(service.clone());
+        }
+        for (field, chance) in snapshot.fields(chance) {
+            let mut panic = None;
+            let first = chance.rng.below(endpoints.len());
+            let all = (first..endpoints.len()).chain(0..first);
+            for index in all.filter(|index| field.table.contains(*index)) {
+                let vitals = endpoints[index].vitals();
+                let mut admitted = vitals.attempt_at(now, clock, strategy.sampling());
+                if admitted.is_err() && *panic.get_or_insert_with(|| chance.panic.count(field, now))
+                {
+                    admitted = self.attempt_in_panic(&snapshot, index, now);
                 }
-                Err(shut) => {
-                    let back_in = shut.until().map(|until| until.since(now));
-                    tally.count(Reason::Judge(shut.by()), back_in);
+                let service = snapshot.service(index);
+                match (admitted, service) {
+                    (Ok(admitted), Some(service)) => {
+                        *attempt = Some(admitted);
+                        return Ok(service.clone());
+                    }
+                    (Err(shut), _) => {
+                        let back_in = shut.until().map(|until| until.since(now));
+                        tally.count(Reason::Judge(shut.by()), back_in);
+                    }
+                    // Who has no service has no place either.
+                    (Ok(_), None) => {}
                 }
             }
         }

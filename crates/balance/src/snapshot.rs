@@ -4,7 +4,12 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use tower_mesh_core::{Endpoint, EndpointSet, Instant};
 
-use crate::{pick::Field, table::Table};
+use crate::{
+    levels::{Level, Levels, Rank, Ranking},
+    pick::{Chance, Field},
+    pool::Settings,
+    table::Table,
+};
 
 /// The endpoints of one revision and a service for each.
 pub(crate) struct Snapshot<S> {
@@ -14,7 +19,13 @@ pub(crate) struct Snapshot<S> {
     services: Box<[Option<Arc<S>>]>,
     /// Kept here since an update would else have to look at every description.
     weights: Box<[u16]>,
+    ranks: Box<[Rank]>,
+    /// By what the ranks were made.
+    ranking: Ranking,
+    /// All of them, whatever their level.
     pub(crate) table: Table,
+    /// Nothing if there is but one.
+    pub(crate) levels: Option<Box<Levels>>,
 }
 
 /// How many peers the latency of a new endpoint is estimated from.
@@ -26,13 +37,16 @@ impl<S> Snapshot<S> {
     pub(crate) fn new(
         old: Option<&Self>,
         set: Arc<EndpointSet>,
-        now: Instant,
+        settings: &Settings,
         mut make: impl FnMut(&Endpoint) -> Option<S>,
     ) -> Self {
         let endpoints = set.endpoints();
         let kept = Kept::new(old.map_or(&[], |old| old.set.endpoints()), endpoints);
         let mut services = Vec::with_capacity(endpoints.len());
         let mut weights = Vec::with_capacity(endpoints.len());
+        let mut ranks = Vec::with_capacity(endpoints.len());
+        let ranking = &settings.ranking;
+        let ranked_alike = old.is_some_and(|old| old.ranking == *ranking);
         let mut fresh = Vec::new();
         for (index, endpoint) in endpoints.iter().enumerate() {
             let before = old.zip(kept.before(index, endpoint));
@@ -43,16 +57,26 @@ impl<S> Snapshot<S> {
                 Some((old, at)) => old.weights[at],
                 None => endpoint.weight().get(),
             });
+            ranks.push(match described.filter(|_| ranked_alike) {
+                Some((old, at)) => old.ranks[at],
+                None => ranking.of(endpoint),
+            });
             services.push(service.or_else(|| make(endpoint).map(Arc::new)));
             if before.is_none() {
                 fresh.push(endpoint);
             }
         }
-        welcome(&fresh, endpoints, now);
+        welcome(&fresh, endpoints, settings.clock.now());
+        let made = |index: usize| services[index].is_some();
+        let before = old.and_then(|old| old.levels.as_deref());
+        let levels = Levels::new(before, ranking, &ranks, &weights, made, &settings.chance);
         Self {
-            table: Table::new(&weights, |index| services[index].is_some()),
+            table: Table::new(&weights, made),
+            levels: levels.map(Box::new),
             services: services.into(),
             weights: weights.into(),
+            ranks: ranks.into(),
+            ranking: ranking.clone(),
             set,
         }
     }
@@ -63,6 +87,18 @@ impl<S> Snapshot<S> {
             endpoints: self.set.endpoints(),
             table: &self.table,
         }
+    }
+
+    /// The fields of all levels, the first first, and what belongs to each; `chance` belongs to the only one.
+    pub(crate) fn fields<'a>(
+        &'a self,
+        chance: &'a Chance,
+    ) -> impl Iterator<Item = (Field<'a>, &'a Chance)> {
+        let endpoints = self.set.endpoints();
+        let levels = self.levels.iter().flat_map(|levels| levels.iter());
+        let only = self.levels.is_none().then(|| (self.field(), chance));
+        only.into_iter()
+            .chain(levels.map(move |level: &Level| (level.field(endpoints), &level.chance)))
     }
 
     /// The service of the endpoint at `index`.

@@ -149,11 +149,7 @@ impl Fleet {
 
     /// Attaches a judge to the endpoint at `port` that says `standing`.
     pub(crate) fn judge(&self, port: u16, standing: Standing) -> Arc<Says> {
-        let says = Arc::new(Says {
-            standing: Mutex::new(standing),
-            reports: Mutex::default(),
-            places: Mutex::new(usize::MAX),
-        });
+        let says = Arc::new(Says::new(standing));
         self.at(port).vitals().attach(JudgeKind::Breaker, |handle| {
             handle.set(true);
             says.clone()
@@ -232,6 +228,16 @@ pub(crate) struct Says {
     pub(crate) reports: Mutex<Vec<Outcome>>,
     /// How many more probes it admits.
     pub(crate) places: Mutex<usize>,
+}
+
+impl Says {
+    pub(crate) fn new(standing: Standing) -> Self {
+        Self {
+            standing: Mutex::new(standing),
+            reports: Mutex::default(),
+            places: Mutex::new(usize::MAX),
+        }
+    }
 }
 
 impl Judge for Says {

@@ -8,6 +8,7 @@ mod flaws;
 mod fleet;
 mod locks;
 mod panic;
+mod priorities;
 mod simulation;
 mod spawned;
 mod updates;
