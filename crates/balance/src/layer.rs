@@ -7,6 +7,7 @@ use tower_layer::Layer;
 use tower_mesh_core::{ClassifyErrors, Clock, Endpoint, Endpoints, NewService, Ratio, Rng};
 
 use crate::{
+    explain::Explanation,
     levels::{Levels, Ranking},
     panic::Panic,
     pick::{Chance, Field},
@@ -117,6 +118,14 @@ impl<K, C> BalanceLayer<K, C> {
     pub fn min_nearby(mut self, endpoints: usize) -> Self {
         self.settings.ranking.min_nearby = endpoints;
         self
+    }
+
+    /// Why each endpoint is or is not picked now. It looks at all of them: for a status, not for a call.
+    ///
+    /// Endpoints whose service could not be made are not known here.
+    pub fn explain(&self) -> Explanation {
+        let (service, set) = (self.endpoints.service(), self.endpoints.current());
+        Explanation::new(service, &set, &self.settings)
     }
 
     /// Whether calls are routed [in a panic](crate#panic) now, those of some priority at least. It looks at every

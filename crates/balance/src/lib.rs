@@ -88,6 +88,7 @@
 
 mod attempt;
 mod error;
+mod explain;
 mod future;
 mod layer;
 mod levels;
@@ -105,6 +106,7 @@ mod table;
 
 pub use self::{
     error::{NoEndpoint, Reason},
+    explain::{EndpointNow, Explanation, LevelNow, Takes},
     future::ResponseFuture,
     layer::BalanceLayer,
     service::Balance,

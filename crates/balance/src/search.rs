@@ -107,8 +107,7 @@ impl<'a> Search<'a> {
             let seat = self.seat(place);
             match self.look(seat.vitals, &mut panic) {
                 Look::Open(part) => {
-                    let cost =
-                        cost(seat.vitals.load(), seat.relative, &self.at) * seat.crowding(part);
+                    let cost = seat.cost(part, cost, &self.at);
                     if part >= 1.0 || self.chance.rng.unit() < f64::from(part) {
                         seen[best.found] = place;
                         best.compare(seat, cost);
@@ -149,8 +148,7 @@ impl<'a> Search<'a> {
             place = (place + stride) % places;
             match self.look(seat.vitals, &mut panic) {
                 Look::Open(part) => {
-                    let cost = cost(seat.vitals.load(), seat.relative, &self.at);
-                    best.compare(seat, cost * seat.crowding(part));
+                    best.compare(seat, seat.cost(part, cost, &self.at));
                 }
                 Look::OnProbation => on_probation = Some(seat.index),
                 Look::Out => {}
@@ -223,11 +221,17 @@ pub(crate) struct Seat<'a> {
 }
 
 impl Seat<'_> {
-    /// What its calls in flight add to its cost if only this part of its weight counts.
-    fn crowding(&self, part: f32) -> f32 {
-        let busy = self.vitals.load().in_flight() as f32 * self.relative;
-        (busy / part + 1.0) / (busy + 1.0)
+    /// What a call costs here if only this part of the weight counts.
+    fn cost(&self, part: f32, cost: impl Fn(&Load, f32, &Moment) -> f32, at: &Moment) -> f32 {
+        let load = self.vitals.load();
+        cost(load, self.relative, at) * crowding(load, self.relative, part)
     }
+}
+
+/// What the calls in flight add to a cost if only this `part` of the weight counts.
+pub(crate) fn crowding(load: &Load, relative: f32, part: f32) -> f32 {
+    let busy = load.in_flight() as f32 * relative;
+    (busy / part + 1.0) / (busy + 1.0)
 }
 
 /// What a look at an endpoint shows.

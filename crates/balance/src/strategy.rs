@@ -68,6 +68,16 @@ const UNANSWERED: f32 = 1e12;
 const DOUBTFUL: f32 = 100e3;
 
 impl Strategy {
+    /// What a call costs by it; nothing if it does not compare.
+    pub(crate) fn cost(self, load: &Load, relative: f32, at: &Moment) -> Option<f32> {
+        match self {
+            Self::BestOfThree => Some(by_mean_latency(load, relative, at)),
+            Self::PeakEwma => Some(by_peak_latency(load, relative, at)),
+            Self::LeastInFlight => Some(by_in_flight(load, relative, at)),
+            Self::RoundRobin | Self::Weighted => None,
+        }
+    }
+
     /// What each attempt has to record for it.
     pub(crate) const fn sampling(self) -> Sampling {
         match self {
