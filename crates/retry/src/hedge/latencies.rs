@@ -12,11 +12,11 @@ const SUB_BITS: u32 = 3;
 const SUB: usize = 1 << SUB_BITS;
 /// What is shorter than a microsecond (2^10 ns) counts as that, what is longer than a minute (2^36 ns) as that.
 const LEAST_BITS: u32 = 10;
-const MOST_BITS: u32 = 36;
+const MOST_BITS: u32 = if cfg!(mesh_loom) { 11 } else { 36 };
 const BUCKETS: usize = ((MOST_BITS - LEAST_BITS) as usize) * SUB + 1;
 
-/// A power of two, so that finding one's own takes no division.
-const SHARDS: usize = 4;
+/// A power of two, so that finding one's own takes no division. One in the models, which try every order of every load.
+const SHARDS: usize = if cfg!(mesh_loom) { 1 } else { 4 };
 
 /// A quantile is of the last one to two generations.
 pub(super) const GENERATION: Duration = Duration::from_secs(10);
@@ -179,6 +179,34 @@ fn end(bucket: usize) -> u64 {
     }
     let next = bucket + 1;
     ((SUB + next % SUB) as u64) << (next / SUB + (LEAST_BITS - SUB_BITS) as usize)
+}
+
+/// Every order in which threads can meet.
+#[cfg(all(test, mesh_loom))]
+mod models {
+    use std::sync::Arc;
+
+    use loom::thread;
+
+    use super::*;
+
+    const START: u64 = 1 << 60;
+
+    #[test]
+    fn loom_a_generation_begins_once() {
+        loom::model(|| {
+            let latencies = Arc::new(Latencies::new(Ratio::percent(95)));
+            latencies.quantile(START);
+            latencies.record(1_500);
+            let later = START + GENERATION.as_nanos() as u64;
+            let other = Arc::clone(&latencies);
+            let turns = thread::spawn(move || other.quantile(later));
+            latencies.quantile(later);
+            turns.join().unwrap();
+            // Begun twice, it would have taken the place of the one that has just ended.
+            assert_eq!(latencies.samples(), 1);
+        });
+    }
 }
 
 #[cfg(all(test, not(mesh_loom)))]

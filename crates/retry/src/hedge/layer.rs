@@ -25,8 +25,8 @@ use crate::budget::Budget;
 /// 3. The first response that [`Classify`] takes for a success, or of which only the end will tell, goes to the caller;
 ///    all other attempts are dropped before. That ends their load and says nothing against their endpoints; only that
 ///    they have left a call unanswered is remembered for a while, or a hung endpoint would look idle.
-/// 4. An attempt that fails while others are out is not waited for. When it was the last, the next is made at once (gRPC's
-///    A6), or after the time the endpoint asked for. If there is none the caller gets what the last one brought: its
+/// 4. After a failure the next attempt, if there may be one, is made at once (gRPC's A6) or after the time that the endpoint
+///    asked for; those that are out are waited for. When all have failed the caller gets what the last one brought: its
 ///    response, or [`Exhausted`](crate::Exhausted), which tells of each attempt.
 ///
 /// A call that is not hedged allocates nothing (but for what [`Replay`] keeps), reads no clock that the other layers have
@@ -43,14 +43,28 @@ use crate::budget::Budget;
 ///
 /// # When to use it
 ///
-/// Against a tail that is the endpoints' own: pauses, noisy neighbours, a queue at one of many. It helps nobody when all
-/// are slow; then the budget bounds what it adds. Its load is that of a share of the calls, so leave it off where the
-/// service has no room for that. What it can save depends on there being several endpoints, and on enough calls: with a
-/// budget of 10 %, ten calls within its window earn one hedge. Over HTTP/1 a loser costs its connection, which cannot be
-/// used again in the middle of an answer; over HTTP/2 it costs a stream.
+/// Against a tail that is the endpoints' own: pauses, noisy neighbours, a long queue at one of many. It needs several of
+/// them, with room for what it adds, and enough calls: with a budget of 10 %, ten calls within its window earn one hedge.
+/// Where there is no room it does harm, since an endpoint mostly goes on with what was given up. So the mesh has it off
+/// unless it is asked for. `cargo run --release -p tower-mesh-retry --example hedge_or_not` says of twenty servers and the
+/// mesh's balancer, p99 in ms:
 ///
-/// It bounds its own attempts by the same [`Budget`] as retries. Give it the one that the service's
-/// [`RetryLayer`](crate::RetryLayer) has.
+/// | the servers' use | 40 % | 60 % | 70 % | 80 % | 90 % |
+/// |---|---:|---:|---:|---:|---:|
+/// | a heavy tail (log-normal, sigma 1.8) | 120 | 130 | 136 | 142 | 167 |
+/// | hedged at p95 | 45 | 48 | 53 | 93 | **427** |
+/// | hedged at p99 | 101 | 98 | 102 | 107 | **265** |
+/// | pauses of 200 ms, neighbours | 75 | 79 | 82 | 89 | 213 |
+/// | hedged at p95 | 48 | 51 | 55 | **156** | **1,080** |
+/// | hedged at p99 | 68 | 71 | 72 | 86 | **1,028** |
+///
+/// Over HTTP/1 a loser costs its connection, which cannot be used again in the middle of an answer; over HTTP/2 it costs a
+/// stream.
+///
+/// Give it the [`Budget`] that the service's [`RetryLayer`](crate::RetryLayer) has, and put it
+/// [beneath](Self::beneath_retry) that. gRPC has either the one or the other for each method; but what is slow and what has
+/// failed want different answers (at once and elsewhere; later, and also if it is not idempotent but was surely not sent),
+/// and one budget bounds both.
 ///
 /// # Clone
 ///

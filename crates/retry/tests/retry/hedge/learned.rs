@@ -112,12 +112,20 @@ fn what_hedges_win_does_not_make_the_service_look_fast() {
 fn failures_teach_nothing() {
     let stage = Stage::new();
     let layer = stage.layer(ms(10), 2).after(HedgeAfter::default());
-    for _ in 0..300 {
-        let mut hedge = layer.layer(stage.script([Step::Answer(Ok(503)), Step::Answer(Ok(503))]));
-        assert!(stage.call(&mut hedge, ms(0)).is_some());
-        stage.hand.advance(ms(10));
-    }
-    assert_eq!(layer.snapshot().delay, None);
+    let call = |first: Step| {
+        stage.budget.deposit(stage.clock.now());
+        let mut hedge = layer.layer(stage.script([first, Step::Answer(Ok(200))]));
+        assert!(stage.call(&mut hedge, ms(1_000)).is_some());
+    };
+    (0..120).for_each(|_| call(after(50)));
+    let before = layer.snapshot().delay.unwrap();
+    assert!(before > ms(50));
+    // Who fails at once and is answered by another at once is not fast.
+    (0..4_000).for_each(|_| call(Step::Answer(Ok(503))));
+    stage.hand.advance(ms(200));
+    call(after(50));
+    let known = layer.snapshot();
+    assert_eq!((known.delay, known.won), (Some(before), 4_000));
 }
 
 #[test]
