@@ -5,14 +5,16 @@ use std::{collections::BTreeMap, process::Command};
 use serde_json::Value;
 
 /// What each crate may use of the others, dev-dependencies aside.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("tower-mesh-core", &[]),
     ("tower-mesh-discovery", &["tower-mesh-core"]),
     ("tower-mesh-balance", &["tower-mesh-core"]),
     ("tower-mesh-breaker", &["tower-mesh-core"]),
     ("tower-mesh-retry", &["tower-mesh-core"]),
     ("tower-mesh-limit", &["tower-mesh-core"]),
+    ("tower-mesh-health", &["tower-mesh-core"]),
     ("tower-mesh-http", &["tower-mesh-core"]),
+    ("tower-mesh-consul", &["tower-mesh-core"]),
     ("tower-mesh-sim", &["tower-mesh-core"]),
     (
         "tower-mesh",
@@ -31,7 +33,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
 ];
 
 /// Crates that know HTTP; for all others its packages are out of bounds.
-const KNOW_HTTP: [&str; 2] = ["tower-mesh-http", "tower-mesh"];
+const KNOW_HTTP: [&str; 3] = ["tower-mesh-http", "tower-mesh-consul", "tower-mesh"];
 const HTTP: [&str; 7] = [
     "http",
     "http-body",

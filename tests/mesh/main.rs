@@ -17,5 +17,6 @@ mod flaws;
 mod hostile;
 mod lifecycle;
 mod reload;
+mod restarts;
 mod support;
 mod uploads;

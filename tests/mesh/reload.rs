@@ -17,18 +17,18 @@ use tower_mesh::{Body, Config, Endpoint, Error, Mesh, MeshService, Policy, disco
 
 use crate::support::name;
 
-type Client = BoxCloneSyncService<Request<Body>, Response<Full<bytes::Bytes>>, Infallible>;
+pub type Client = BoxCloneSyncService<Request<Body>, Response<Full<bytes::Bytes>>, Infallible>;
 
 /// One endpoint, without a socket: time is paused here.
 #[derive(Clone, Default)]
-struct Backend {
+pub struct Backend {
     made: Arc<AtomicUsize>,
     fails: Arc<AtomicBool>,
     hangs: Arc<AtomicBool>,
 }
 
 impl Backend {
-    fn client(&self) -> impl Fn(&Endpoint) -> Client + Send + Sync + use<> {
+    pub fn client(&self) -> impl Fn(&Endpoint) -> Client + Send + Sync + use<> {
         let this = self.clone();
         move |_: &Endpoint| {
             this.made.fetch_add(1, Ordering::SeqCst);
@@ -48,7 +48,11 @@ impl Backend {
         }
     }
 
-    fn serve(&self, mesh: &Mesh) -> MeshService<Client> {
+    pub fn fail(&self) {
+        self.fails.store(true, Ordering::SeqCst);
+    }
+
+    pub fn serve(&self, mesh: &Mesh) -> MeshService<Client> {
         mesh.layer("orders").unwrap().over(self.client())
     }
 }

@@ -30,6 +30,7 @@ use crate::{
     reload::Watched,
     settings::{Coded, Settings},
     shutdown::before,
+    snapshot::Snapshot,
     stack::breaker_policy,
     tasks::Tasks,
 };
@@ -53,6 +54,7 @@ pub struct MeshBuilder {
     policies: BTreeMap<String, Policy>,
     connect_timeout: Option<Duration>,
     components: Vec<(Start, Arc<dyn Component>)>,
+    snapshot: Option<Snapshot>,
 }
 
 impl MeshBuilder {
@@ -71,6 +73,7 @@ impl MeshBuilder {
             policies: BTreeMap::new(),
             connect_timeout: None,
             components: Vec::new(),
+            snapshot: None,
         }
     }
 
@@ -150,6 +153,14 @@ impl MeshBuilder {
         self
     }
 
+    /// Begins with what a mesh before this one has [learned](Mesh::snapshot), as far as that is not too old.
+    ///
+    /// [`start`](Self::start) refuses a snapshot of another version; leave it away then.
+    pub fn restore(mut self, snapshot: Snapshot) -> Self {
+        self.snapshot = Some(snapshot);
+        self
+    }
+
     /// Starts a part of your own with the mesh, after the mesh's own part of that stage.
     pub fn component(mut self, start: Start, component: impl Component) -> Self {
         self.components.push((start, Arc::new(component)));
@@ -211,6 +222,10 @@ impl MeshBuilder {
         {
             return Err(StartError::new("connect_timeout must be above zero"));
         }
+        let snapshot = self.snapshot.unwrap_or_default();
+        snapshot
+            .check()
+            .map_err(|error| StartError::new("nothing can be restored").caused_by(error))?;
         let embedded = MemoryRegistry::with_clock(clock.clone());
         let source = self
             .discovery
@@ -231,6 +246,7 @@ impl MeshBuilder {
             config,
             connect_timeout: self.connect_timeout,
             components: self.components,
+            snapshot,
         })
     }
 }
@@ -274,6 +290,7 @@ struct Plan {
     settings: Settings,
     connect_timeout: Option<Duration>,
     components: Vec<(Start, Arc<dyn Component>)>,
+    snapshot: Snapshot,
 }
 
 impl Plan {
@@ -322,6 +339,7 @@ impl Plan {
             coded: self.coded,
             settings: ArcSwap::from_pointee(self.settings),
             reloads: Mutex::default(),
+            recall: Mutex::new(self.snapshot.recall()),
             started_at: now,
             started: tokio::sync::Mutex::new(started),
             tasks,

@@ -39,6 +39,7 @@ mod reload;
 mod service;
 mod settings;
 mod shutdown;
+mod snapshot;
 mod stack;
 mod stacks;
 pub mod status;
@@ -58,6 +59,7 @@ pub use self::{
     service::{MeshLayer, MeshService},
     settings::{Change, Changes},
     shutdown::ShutdownError,
+    snapshot::{InvalidSnapshot, Snapshot},
     stack::{ResponseBody, ResponseFuture},
     status::Status,
 };

@@ -26,6 +26,7 @@ use crate::{
     service::{MeshLayer, MeshService, State},
     settings::{Coded, Settings},
     shutdown::ShutdownError,
+    snapshot::Recall,
     status::Status,
     tasks::Tasks,
 };
@@ -71,6 +72,8 @@ pub(crate) struct Core {
     pub(crate) coded: Coded,
     pub(crate) settings: ArcSwap<Settings>,
     pub(crate) reloads: Mutex<Reloads>,
+    /// What was learned before, of services that are not in use yet.
+    pub(crate) recall: Mutex<HashMap<String, Recall>>,
     pub(crate) tasks: Tasks,
     pub(crate) started_at: Instant,
     /// Async, because stopping waits; taken by whoever shuts down.

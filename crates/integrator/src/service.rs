@@ -53,6 +53,7 @@ impl State {
             Arc::clone(&scope),
             &endpoints,
             core.settings.load().policy(name),
+            lock(&core.recall).remove(name.as_str()).unwrap_or_default(),
         );
         Self {
             scope,

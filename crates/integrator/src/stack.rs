@@ -27,6 +27,7 @@ use crate::{
     mesh::Core,
     observe::{self, Observe, ObserveLayer, Scope},
     policy::{BreakerPolicy, Policy},
+    snapshot::Recall,
 };
 
 /// The layers of one service: one state, however many stacks are built from them.
@@ -42,6 +43,7 @@ pub(crate) struct Layers {
     budget: Budget,
     balance: BalanceLayer<HttpClassify, CompleteOnBody>,
     breaker: BreakerLayer,
+    recall: Recall,
 }
 
 /// The whole stack over endpoint services of type `S`.
@@ -105,6 +107,10 @@ impl Layers {
     {
         // Beneath the balancer, with the endpoint: it writes the gate that the balancer reads, so "not now" means
         // another endpoint and never an error. It adds no service.
+        let connect = Layered::new(
+            connect,
+            self.recall.layer(&self.breaker, &self.scope.core.clock),
+        );
         (self.balance).layer(Layered::new(connect, self.breaker.clone()))
     }
 
@@ -134,7 +140,12 @@ impl Layers {
 
 impl Layers {
     /// The layers of a service, as `policy` says.
-    pub(crate) fn new(scope: Arc<Scope>, endpoints: &Endpoints, policy: &Policy) -> Self {
+    pub(crate) fn new(
+        scope: Arc<Scope>,
+        endpoints: &Endpoints,
+        policy: &Policy,
+        recall: Recall,
+    ) -> Self {
         let (service, core) = (&scope.service, &*scope.core);
         let (clock, rng) = (core.clock.clone(), core.rng.clone());
         let bulkhead = bulkhead(policy, core);
@@ -156,6 +167,7 @@ impl Layers {
                 .name(service.as_str())
                 .clock(clock)
                 .rng(rng),
+            recall,
             policy: policy.clone(),
             scope,
         }
