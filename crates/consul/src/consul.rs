@@ -318,14 +318,7 @@ fn answer(response: http::Response<Bytes>, request: &Request) -> Result<Answer, 
     let text = || quoted(&body);
     match status {
         200 | 404 | 409 => {}
-        403 => {
-            let message = format!(
-                "access is denied, the token needs {}: {}",
-                request.needs,
-                text()
-            );
-            return Err(ConsulError::new(ErrorKind::Denied, message));
-        }
+        403 => return Err(ConsulError::denied(&request.needs, &text())),
         429 => {
             return Err(ConsulError::unavailable(
                 "the agent asks to be asked less often (429)",

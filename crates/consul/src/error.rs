@@ -40,6 +40,12 @@ impl ConsulError {
         }
     }
 
+    /// The token lacks `needs`; `said` is how Consul put it.
+    pub(crate) fn denied(needs: &str, said: &str) -> Self {
+        let message = format!("access is denied, the token needs {needs}: {said}");
+        Self::new(ErrorKind::Denied, message)
+    }
+
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unavailable, message)
     }

@@ -1,7 +1,8 @@
-//! Consul as the registry of the mesh: who answers for a service, and announcing that one does.
+//! Consul as the registry of the mesh, and as its store: who answers for a service, announcing that one does, and small
+//! state that is shared.
 //!
-//! [`Consul`] implements core's [`Resolve`](tower_mesh_core::Resolve) and [`Register`](tower_mesh_core::Register), over
-//! the HTTP API of an agent, and of servers of version 1.8 or later.
+//! [`Consul`] implements core's [`Resolve`](tower_mesh_core::Resolve), [`Register`](tower_mesh_core::Register) and
+//! [`KeyValue`](tower_mesh_core::KeyValue), over the HTTP API of an agent, and of servers of version 1.8 or later.
 //!
 //! # Discovery
 //!
@@ -28,6 +29,16 @@
 //!
 //! What the catalogue has no field for (zone, priority, a weight of zero, the endpoint's own id) lies in metadata that
 //! begins with `mesh-`, and is not shown as such.
+//!
+//! # Keys and leases
+//!
+//! A revision is Consul's `ModifyIndex`, also as a [fencing token](tower_mesh_core::kv::FencingToken): `LockIndex` is set
+//! back by a plain write. Writes are transactions, so that they tell their revision, and so that a key which is written
+//! anew leaves the lease that it had. Only a value above about 390,000 bytes, too large for a transaction, is deleted and
+//! then written, and cannot be bound to a lease.
+//!
+//! A lease is a session without checks, of 10 s to 24 h, which deletes its keys. Consul may let it live on for as long
+//! again as its time. A watch tells the difference of two answers; one from an older revision begins with a reset.
 //!
 //! # Errors
 //!
@@ -58,6 +69,7 @@ mod check;
 mod connection;
 mod consul;
 mod error;
+mod kv;
 mod register;
 mod request;
 mod resolve;

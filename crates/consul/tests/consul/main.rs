@@ -10,6 +10,7 @@
 )]
 
 mod agent;
+mod keys;
 mod proxy;
 mod registering;
 mod resolving;

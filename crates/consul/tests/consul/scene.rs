@@ -9,9 +9,9 @@ use std::{
 use futures_util::StreamExt;
 use tower_mesh_consul::Consul;
 use tower_mesh_core::{
-    BoxFuture, Clock, Endpoint, Health, Instance, Register, Registration, Resolve, ServiceName,
-    Update, Updates,
-    testing::conformance::{Harness, RegisterHarness, ResolveHarness},
+    BoxFuture, Clock, Endpoint, Health, Instance, KeyValue, Register, Registration, Resolve,
+    ServiceName, Update, Updates,
+    testing::conformance::{Harness, KeyValueHarness, RegisterHarness, ResolveHarness},
 };
 
 use crate::{agent::Agent, proxy::Proxy};
@@ -112,6 +112,16 @@ impl RegisterHarness for Scene {
 
     fn ttl(&self) -> Duration {
         Duration::from_secs(3)
+    }
+}
+
+impl KeyValueHarness for Scene {
+    fn store(&self) -> Arc<dyn KeyValue> {
+        Arc::new(self.consul())
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::tokio()
     }
 }
 
