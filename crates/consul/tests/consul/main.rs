@@ -10,6 +10,7 @@
 )]
 
 mod agent;
+mod hostile;
 mod keys;
 mod proxy;
 mod registering;
