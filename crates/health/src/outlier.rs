@@ -5,6 +5,8 @@ mod driver;
 mod group;
 mod judge;
 mod layer;
+#[cfg(all(test, mesh_loom))]
+mod models;
 mod policy;
 mod roll;
 mod rules;

@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc};
 
 use tower::load::CompleteOnResponse;
 use tower_layer::Layer;
-use tower_mesh_core::{ClassifyErrors, Clock, Endpoint, ServiceName};
+use tower_mesh_core::{ClassifyErrors, Clock, Endpoint, Load, ServiceName};
 
 use crate::{
     alone::{builder::HealthLayerBuilder, service::Health},
@@ -88,6 +88,11 @@ impl<K, C> HealthLayer<K, C> {
     /// What its calls have led to, as an ejection of the one endpoint that it is.
     pub fn handle(&self) -> &Outliers {
         self.judged.outliers.handle()
+    }
+
+    /// How busy, how fast and how successful the service is.
+    pub fn load(&self) -> &Load {
+        self.judged.service.vitals().load()
     }
 
     /// What checks have found; nothing if there is no check, or the driver has not been polled.

@@ -94,7 +94,7 @@ impl Group {
 
     pub(crate) fn attach(self: &Arc<Self>, endpoint: &Endpoint) {
         let most = most_in_a_row(&self.policy());
-        OutlierJudge::attach(endpoint, self, most);
+        OutlierJudge::attach(endpoint, self, most, self.clock.now());
     }
 
     pub(crate) fn set_policy(&self, policy: OutlierPolicy) {
@@ -177,7 +177,7 @@ impl Group {
             let set = self.endpoints.current();
             let most = most_in_a_row(&policy);
             let members: Vec<_> = (set.endpoints().iter())
-                .map(|endpoint| (endpoint, OutlierJudge::attach(endpoint, self, most)))
+                .map(|endpoint| (endpoint, OutlierJudge::attach(endpoint, self, most, now)))
                 .filter(|(_, judge)| judge.belongs_to(self))
                 .collect();
             self.lift_excess(ward, set.endpoints(), now, news);

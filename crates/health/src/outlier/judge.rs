@@ -57,7 +57,12 @@ pub(crate) struct Sentence {
 
 impl OutlierJudge {
     /// Has a judge of `group` judge `endpoint`, unless that of another group does, which lives.
-    pub(crate) fn attach<'a>(endpoint: &'a Endpoint, group: &Arc<Group>, most: u64) -> &'a Self {
+    pub(crate) fn attach<'a>(
+        endpoint: &'a Endpoint,
+        group: &Arc<Group>,
+        most: u64,
+        now: Instant,
+    ) -> &'a Self {
         let vitals = endpoint.vitals();
         let judge = vitals.attach(JudgeKind::Outlier, |gate| {
             Arc::new(Self {
@@ -65,12 +70,12 @@ impl OutlierJudge {
                 vitals: Arc::downgrade(vitals),
                 until: AtomicU64::new(0),
                 overloads: AtomicU64::new(0),
-                record: Mutex::new(Record::new(most)),
+                record: Mutex::new(Record::new(vitals.load(), now)),
             })
         });
         let judge: &dyn Any = &**judge;
         let judge: &Self = judge.downcast_ref().expect("nobody else ejects outliers");
-        lock(&judge.record).join(group, vitals.load(), most);
+        judge.join(group, vitals.load(), most, now);
         judge
     }
 
@@ -175,17 +180,32 @@ impl OutlierJudge {
         sentence
     }
 
-    /// Lets calls through again. What was counted before is not held against it.
+    /// Lets calls through again.
     pub(crate) fn lift(&self, load: &Load, now: Instant) -> Option<Sentence> {
         let mut record = lock(&self.record);
         let sentence = record.sentence.take()?;
         record.times.returned(now);
-        record.run.restart();
-        record.counted = counts(load);
-        record.was_slow = false;
+        self.forget(&mut record, load, now);
         self.until.store(0, Ordering::Release);
         self.gate.set(false);
         Some(sentence)
+    }
+
+    /// What was counted before is not held against the endpoint.
+    fn forget(&self, record: &mut Record, load: &Load, now: Instant) {
+        let skipped = self.overloads.load(Ordering::Relaxed);
+        record.run = Run::new(Reading::of(load, now), skipped);
+        record.counted = counts(load);
+        record.was_slow = false;
+    }
+
+    fn join(&self, group: &Arc<Group>, load: &Load, most_in_a_row: u64, now: Instant) {
+        let mut record = lock(&self.record);
+        if record.group.strong_count() == 0 {
+            record.group = Arc::downgrade(group);
+            record.most_in_a_row = most_in_a_row;
+            self.forget(&mut record, load, now);
+        }
     }
 
     /// A failure that is not heard of is caught up with by the next, or by an evaluation: so nobody waits here.
@@ -205,24 +225,15 @@ impl OutlierJudge {
 }
 
 impl Record {
-    fn new(most_in_a_row: u64) -> Self {
+    fn new(load: &Load, now: Instant) -> Self {
         Self {
             group: Weak::new(),
-            most_in_a_row,
-            run: Run::default(),
+            most_in_a_row: u64::MAX,
+            run: Run::new(Reading::of(load, now), 0),
             times: Times::default(),
             counted: (0, 0),
             was_slow: false,
             sentence: None,
-        }
-    }
-
-    fn join(&mut self, group: &Arc<Group>, load: &Load, most_in_a_row: u64) {
-        if self.group.strong_count() == 0 {
-            self.group = Arc::downgrade(group);
-            self.most_in_a_row = most_in_a_row;
-            self.counted = counts(load);
-            self.run.restart();
         }
     }
 }

@@ -25,13 +25,11 @@ impl Reading {
 /// That one came in between is read from the share of successes that [`Load`] keeps: failures alone bring it down by a
 /// factor that their time tells, and a success leaves it above that. Of calls that end at the same moment one may be
 /// overlooked, as `Load` itself may lose one of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Run {
-    last: Option<Reading>,
+    last: Reading,
     /// Failures that count, when the run began.
     base: u64,
-    /// Failures that do not count: overloads.
-    skipped: u64,
     length: u64,
 }
 
@@ -40,37 +38,36 @@ pub(crate) struct Run {
 const SURELY: f64 = 1.001;
 
 impl Run {
+    /// Begins: what came before is not held against the endpoint. `skipped` is how many of its failures have not counted,
+    /// ever: overloads.
+    pub(crate) fn new(now: Reading, skipped: u64) -> Self {
+        Self {
+            last: now,
+            base: now.failures.saturating_sub(skipped),
+            length: 0,
+        }
+    }
+
     /// An endpoint has failed, or has said that it has too much to do if the failure does not `count`; gives the failures
     /// in a row.
     ///
-    /// `skipped` is how many failures have not counted, ever, this one included. Reports may be left out, or come in
-    /// another order than the calls have ended.
+    /// `skipped` includes this one. Reports may be left out, or come in another order than the calls have ended.
     pub(crate) fn failed(&mut self, now: Reading, counts: bool, skipped: u64) -> u64 {
-        self.skipped = skipped;
         let counted = now.failures.saturating_sub(skipped);
-        if self
-            .last
-            .is_none_or(|last| last.is_followed_by_success(now))
-        {
+        if self.last.is_followed_by_success(now) {
             self.base = counted.saturating_sub(u64::from(counts));
         }
-        self.last = Some(now);
+        self.last = now;
         self.length = counted.saturating_sub(self.base);
         self.length
     }
 
     /// The failures in a row as they are now, without another having been reported.
     pub(crate) fn look(&self, now: Reading) -> u64 {
-        match self.last {
-            Some(last) if !last.is_followed_by_success(now) => self.length,
-            _ => 0,
+        match self.last.is_followed_by_success(now) {
+            true => 0,
+            false => self.length,
         }
-    }
-
-    /// Begins anew: what came before is not held against the endpoint.
-    pub(crate) fn restart(&mut self) {
-        self.last = None;
-        self.length = 0;
     }
 }
 
@@ -114,11 +111,12 @@ mod tests {
     impl World {
         fn new() -> Self {
             let (clock, time) = Clock::manual();
+            let vitals = Vitals::detached();
             Self {
-                vitals: Vitals::detached(),
+                run: Run::new(Reading::of(vitals.load(), clock.now()), 0),
+                vitals,
                 clock,
                 time,
-                run: Run::default(),
                 overloads: 0,
             }
         }

@@ -2,11 +2,23 @@
 
 #![cfg(not(mesh_loom))]
 
+mod alone;
 mod bounds;
+mod checks;
+mod components;
 mod ejection;
+mod ends;
+mod flaws;
+mod logs;
+mod model;
+mod restore;
 mod terms;
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
 
 use tokio_test::task::{Spawn, spawn};
 use tower_mesh_core::{
@@ -17,6 +29,11 @@ use tower_mesh_health::{OutlierDriver, OutlierLayer, OutlierPolicy, OutlierSnaps
 
 const S: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
+const NONE: Duration = Duration::ZERO;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics with it")
+}
 
 fn orders() -> ServiceName {
     ServiceName::new("orders").expect("it is a name")

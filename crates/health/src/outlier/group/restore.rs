@@ -56,7 +56,7 @@ impl Group {
             let Some((until, times)) = ward.waiting.0.remove(&identity) else {
                 continue;
             };
-            OutlierJudge::attach(endpoint, self, most_in_a_row(&ward.policy));
+            OutlierJudge::attach(endpoint, self, most_in_a_row(&ward.policy), now);
             if let Some(judge) = self.judge_within(ward, &mut roll, endpoint) {
                 let sentence = judge.restore(until, times, now);
                 self.ejected(ward);
