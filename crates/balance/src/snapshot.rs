@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use tower_mesh_core::{Endpoint, EndpointSet, Instant};
+use tower_mesh_core::{Endpoint, EndpointSet, Instant, Vitals};
 
 use crate::{
     levels::{Level, Levels, Rank, Ranking},
@@ -120,18 +120,18 @@ impl<S> fmt::Debug for Snapshot<S> {
 /// Where the endpoints of a new set were in the old one.
 ///
 /// Most updates change a few of many: what is the same at both ends is found by comparing pointers, and only what lies
-/// between is hashed.
-struct Kept<'a> {
+/// between is looked up. An endpoint that stays has [kept its state](Endpoint::keeping), so that is what it is known by.
+struct Kept {
     head: usize,
     /// From this index on, it is the same as in the old set, moved by `shift`.
     tail: usize,
     shift: isize,
-    between: HashMap<&'a Endpoint, usize>,
+    between: HashMap<*const Vitals, usize>,
 }
 
-impl<'a> Kept<'a> {
-    fn new(old: &'a [Endpoint], new: &[Endpoint]) -> Self {
-        let same = |(a, b): &(&Endpoint, &Endpoint)| Arc::ptr_eq(a.vitals(), b.vitals()) || a == b;
+impl Kept {
+    fn new(old: &[Endpoint], new: &[Endpoint]) -> Self {
+        let same = |(a, b): &(&Endpoint, &Endpoint)| state(a) == state(b);
         let head = old.iter().zip(new).take_while(same).count();
         let ends = old[head..].iter().rev().zip(new[head..].iter().rev());
         let tail = ends.take_while(same).count();
@@ -140,7 +140,7 @@ impl<'a> Kept<'a> {
             head,
             tail: new.len() - tail,
             shift: old.len() as isize - new.len() as isize,
-            between: between.zip(head..).collect(),
+            between: between.map(state).zip(head..).collect(),
         }
     }
 
@@ -149,9 +149,13 @@ impl<'a> Kept<'a> {
         match index {
             _ if index < self.head => Some(index),
             _ if index >= self.tail => index.checked_add_signed(self.shift),
-            _ => self.between.get(endpoint).copied(),
+            _ => self.between.get(&state(endpoint)).copied(),
         }
     }
+}
+
+fn state(endpoint: &Endpoint) -> *const Vitals {
+    Arc::as_ptr(endpoint.vitals())
 }
 
 /// Gives those that are new among `endpoints` a latency to start from, and lets them begin slowly, unless there are not

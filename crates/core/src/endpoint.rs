@@ -264,8 +264,16 @@ impl Endpoint {
     /// what was drained before it left, is not what it begins with.
     #[must_use]
     pub fn forgetting(mut self) -> Self {
-        self.vitals = fresh_vitals(&self.spec);
+        self.forget();
         self
+    }
+
+    /// As [`forgetting`](Self::forgetting), in place: no memory is taken if nobody else holds its state.
+    pub fn forget(&mut self) {
+        match Arc::get_mut(&mut self.vitals) {
+            Some(own) => *own = Vitals::new(own.key(), Some(Arc::clone(&self.spec))),
+            None => self.vitals = fresh_vitals(&self.spec),
+        }
     }
 
     /// Whether the registry says the same of both, beyond their identity.
@@ -364,6 +372,15 @@ mod tests {
         assert_eq!(new, old);
         assert_eq!(new.vitals().key(), old.vitals().key());
         assert!(new.vitals().gate().is_open());
+        assert!(!old.vitals().gate().is_open(), "others keep what they hold");
+        let mut alone = endpoint(2).with_tag("new");
+        alone.vitals().gate().set_draining(true);
+        alone.vitals().load().begin();
+        alone.forget();
+        assert!(alone.vitals().gate().is_open());
+        assert_eq!(alone.vitals().load().attempts(), 0);
+        let described = alone.vitals().endpoint();
+        assert!(described.is_some_and(|described| described.has_tag("new")));
     }
 
     #[test]

@@ -266,7 +266,7 @@ impl Slot {
     fn set_live(&mut self, live: bool) -> bool {
         if live && !self.live {
             // Never resurrected: if callers saw it before, it has been drained since.
-            self.endpoint = self.endpoint.clone().forgetting();
+            self.endpoint.forget();
         }
         std::mem::replace(&mut self.live, live) != live
     }
