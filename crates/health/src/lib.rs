@@ -8,7 +8,7 @@
 //! - **Outlier ejection** ([`OutlierLayer`]) has a judge stand at the gate of each endpoint. Five failures in a row, or an
 //!   interval in which it fails much more than its peers, and the endpoint takes no calls for 30 s, 60 s the next time,
 //!   and so on; the balancer goes elsewhere, and no caller sees an error. Never are more than half of a service's
-//!   endpoints out by it, whoever else keeps some out, and never the last one. [`OutlierPolicy`] has the numbers, and
+//!   endpoints out by it, whoever else keeps some out, and never the last one; nor is anybody ejected while most of them fail. [`OutlierPolicy`] has the numbers, and
 //!   where they are from.
 //! - **Active checks** ([`HealthChecker`]) ask endpoints whether they answer: [`TcpCheck`], or any closure. After three
 //!   failures in a row an endpoint takes no calls until a check succeeds.

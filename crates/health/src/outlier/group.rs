@@ -6,7 +6,7 @@ mod restore;
 use std::sync::Arc;
 
 use tower_mesh_core::{
-    Clock, Endpoint, EndpointSet, Endpoints, Instant, Rng, Subscriber,
+    Availability, Clock, Endpoint, EndpointSet, Endpoints, Instant, Rng, Subscriber,
     sync::{AtomicBool, Mutex, Ordering, lock},
 };
 
@@ -161,7 +161,7 @@ impl Group {
         let Some(endpoint) = set.endpoints().iter().find(is_its) else {
             return;
         };
-        let mut roll = Roll::call(set.endpoints());
+        let mut roll = Roll::call(set.endpoints(), now);
         let reason = EjectionReason::ConsecutiveFailures;
         if self.eject(ward, &mut roll, endpoint, reason, now, news) {
             news.wake(ward);
@@ -186,8 +186,15 @@ impl Group {
             };
             let samples: Vec<_> = members.iter().map(sample).collect();
             let slow = rules::slow(&samples, &policy);
-            let mut roll = Roll::call(set.endpoints());
-            for (index, reason) in rules::outliers(&samples, &slow, &policy) {
+            let outliers = rules::outliers(&samples, &slow, &policy);
+            let mut roll = Roll::call(set.endpoints(), now);
+            let is_counted = |index: usize| {
+                let (endpoint, judge) = members[index];
+                let gate = endpoint.vitals().gate();
+                gate.availability() != Availability::In || judge.is_failing(endpoint, now)
+            };
+            roll.sick += (outliers.iter().filter(|(index, _)| !is_counted(*index))).count();
+            for (index, reason) in outliers {
                 self.eject(ward, &mut roll, members[index].0, reason, now, news);
             }
             for ((_, judge), slow) in members.iter().zip(slow) {
@@ -235,7 +242,7 @@ impl Group {
         if judge.until().is_some() || !judge.belongs_to(self) {
             return None;
         }
-        if !ward.policy.bounds.allow(out, roll.present) {
+        if roll.is_common() || !ward.policy.bounds.allow(out, roll.present) {
             ward.withheld += 1;
             return None;
         }
@@ -262,7 +269,7 @@ impl Group {
     /// Lets ejected endpoints come back while more are out than may be: breakers and health checks know no bounds, and
     /// who is in may go. Those come first who would come back first.
     fn lift_excess(&self, ward: &Ward, set: &[Endpoint], now: Instant, news: &mut News) {
-        let mut roll = Roll::call(set);
+        let mut roll = Roll::call(set, now);
         let bounds = ward.policy.bounds;
         if bounds.allow(roll.out, roll.present) {
             return;
@@ -335,7 +342,7 @@ impl Group {
         let taken = self.clock.now();
         let ward = lock(&self.ward);
         let set = self.endpoints.current();
-        let roll = Roll::call(set.endpoints());
+        let roll = Roll::call(set.endpoints(), taken);
         let ejected = self.all_ejected(set.endpoints()).into_iter();
         OutlierSnapshot {
             service: self.endpoints.service().clone(),

@@ -55,6 +55,9 @@ pub(crate) struct Sentence {
     pub(crate) times: u32,
 }
 
+/// So many failures in a row are no longer chance.
+pub(crate) const ONCE_IS_CHANCE: u64 = 2;
+
 impl OutlierJudge {
     /// Has a judge of `group` judge `endpoint`, unless that of another group does, which lives.
     pub(crate) fn attach<'a>(
@@ -105,6 +108,12 @@ impl OutlierJudge {
 
     pub(crate) fn set_most_in_a_row(&self, most: u64) {
         lock(&self.record).most_in_a_row = most;
+    }
+
+    /// Whether its endpoint has just failed more than once in a row. Who is asked by another failure waits for nobody.
+    pub(crate) fn is_failing(&self, endpoint: &Endpoint, now: Instant) -> bool {
+        let reading = Reading::of(endpoint.vitals().load(), now);
+        try_lock(&self.record).is_some_and(|record| record.run.look(reading) >= ONCE_IS_CHANCE)
     }
 
     /// What its endpoint did since the last evaluation.

@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use loom::{model, thread};
 use tower_mesh_core::{
-    Attempt, Clock, Endpoint, Endpoints, Finish, Outcome, Rng, Sampling, ServiceName,
+    Attempt, Clock, Endpoint, Endpoints, Finish, Outcome, Ratio, Rng, Sampling, ServiceName,
 };
 
 use crate::outlier::{group::Group, judge::OutlierJudge, policy::OutlierPolicy};
@@ -15,7 +15,7 @@ struct World {
     clock: Clock,
 }
 
-/// So many endpoints, of which half may be ejected, each after `failures`.
+/// So many endpoints, of which one may be ejected, after `failures`.
 fn world(endpoints: u16, failures: u32) -> World {
     let clock = Clock::manual().0;
     let name = ServiceName::new("orders").expect("it is a name");
@@ -23,7 +23,10 @@ fn world(endpoints: u16, failures: u32) -> World {
         .map(|port| Endpoint::new(([127, 0, 0, 1], port).into()))
         .collect();
     let set = Endpoints::fixed(name, all.clone());
-    let policy = OutlierPolicy::default().consecutive_failures(NonZeroU32::new(failures));
+    let policy = OutlierPolicy::default()
+        .consecutive_failures(NonZeroU32::new(failures))
+        .max_share(Ratio::ZERO)
+        .at_least_one();
     let group = Group::new(set, policy, clock.clone(), Rng::seeded(1));
     all.iter().for_each(|endpoint| group.attach(endpoint));
     assert!(group.runs(std::task::Waker::noop()));
@@ -55,7 +58,7 @@ fn fail(mut attempt: Attempt) {
 #[test]
 fn of_two_that_fail_at_once_one_is_ejected_and_never_both() {
     model(|| {
-        let world = world(2, 1);
+        let world = world(4, 1);
         let (one, other) = (world.attempt(0), world.attempt(1));
         let elsewhere = thread::spawn(move || fail(other));
         fail(one);

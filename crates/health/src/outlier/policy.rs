@@ -29,6 +29,9 @@ use crate::outlier::{bounds::Bounds, term::Terms};
 /// | [`min_healthy`](Self::min_healthy) | 1 | the last endpoint is never ejected |
 /// | [`readmission`](Self::readmission) | a health check that succeeds | Envoy |
 ///
+/// Nobody is ejected while more than half of the endpoints are out or fail, by whatever rule, or more than once in a row:
+/// then it is no outlier that fails but what they have in common, and when that is over all of them are needed.
+///
 /// No value is invalid: what makes no sense cannot be said, and what is out of bounds is cut off at them.
 ///
 /// # Example

@@ -26,7 +26,7 @@ pub struct OutlierSnapshot {
     pub ejected: Vec<Ejection>,
     /// How many ejections there have been.
     pub ejections: u64,
-    /// How many more there would have been if it were not for the bounds.
+    /// How many more there would have been if it were not for the bounds, or if fewer had failed at once.
     pub withheld: u64,
 }
 

@@ -72,9 +72,37 @@ fn of_two_with_one_that_must_stay_the_dead_one_is_ejected() {
 
 #[test]
 fn who_must_stay_stays_whatever_the_share() {
-    let mut world = World::new(5, steady().max_share(Ratio::ONE).min_healthy(3));
+    let mut world = World::new(10, steady().max_share(Ratio::ONE).min_healthy(8));
     world.interval(&[0, 1, 2, 3, 4]);
     assert_eq!(world.ejected().len(), 2);
+}
+
+#[test]
+fn while_most_of_them_fail_nobody_is_an_outlier() {
+    for policy in [steady(), steady().consecutive_failures(None)] {
+        let mut world = World::new(10, policy.clone());
+        for _ in 0..100 {
+            (0..10).for_each(|index| world.fail(index, 1));
+        }
+        world.pass(10 * S);
+        assert_eq!(world.ejected(), [], "and all are there when it is over");
+        assert!(world.snapshot().withheld > 0);
+        world.interval(&[3]);
+        assert_eq!(world.ejected(), [3]);
+
+        let mut world = World::new(10, policy);
+        world.interval(&[0, 1, 2, 3, 4]);
+        assert_eq!(world.ejected(), [0, 1, 2, 3, 4], "half are not most");
+    }
+}
+
+#[test]
+fn while_most_are_out_by_breakers_nobody_is_ejected_whatever_the_share() {
+    let world = World::new(4, steady().max_share(Ratio::ONE));
+    keep_out(&world, 0, JudgeKind::Breaker);
+    keep_out(&world, 1, JudgeKind::Breaker);
+    world.fail(2, 10);
+    assert_eq!(world.snapshot().ejected.len(), 0);
 }
 
 #[test]
@@ -160,7 +188,10 @@ fn when_breakers_open_beside_it_ejected_endpoints_come_back_with_the_next_evalua
 
 #[test]
 fn the_worst_are_ejected_when_not_all_may_be() {
-    let mut world = World::new(4, steady().consecutive_failures(None));
+    let quarter = steady()
+        .consecutive_failures(None)
+        .max_share(Ratio::percent(25));
+    let mut world = World::new(8, quarter);
     for (index, failures) in [(0, 60), (1, 90), (2, 70), (3, 80)] {
         world.fail(index, failures);
         world.succeed(index, 100 - failures);
@@ -194,10 +225,10 @@ fn while_there_is_no_room_failures_do_not_count_it_each_time() {
 #[test]
 fn threads_that_eject_at_the_same_time_keep_to_the_bounds() {
     for _ in 0..50 {
-        let world = World::new(8, steady());
+        let world = World::new(16, steady().max_share(Ratio::percent(25)));
         let (all, clock) = (&world.all, &world.clock);
         let most = thread::scope(|scope| {
-            for share in all.chunks(2) {
+            for share in all[..8].chunks(2) {
                 scope.spawn(move || {
                     for endpoint in share.iter().cycle().take(40) {
                         let attempt = endpoint.vitals().attempt_in_panic(

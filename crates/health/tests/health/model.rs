@@ -88,13 +88,21 @@ impl Model {
         out as u64 * 100 <= self.share * present as u64 && out + self.healthy <= present
     }
 
+    /// More than half are out, or have failed twice in a row.
+    fn is_common(&self) -> bool {
+        let is_sick =
+            |known: &&Known| known.broken || known.ejected.is_some() || known.in_a_row >= 2;
+        let sick = self.all.values().filter(is_sick).count();
+        self.all.len() > 1 && 2 * sick > self.all.len()
+    }
+
     fn try_eject(&mut self, port: u16) {
         let known = &self.all[&port];
         if known.ejected.is_some() || known.in_a_row < 3 {
             return;
         }
         let out = self.out() + usize::from(!known.broken);
-        if self.holds(out) {
+        if self.holds(out) && !self.is_common() {
             let now = self.now;
             let known = self.all.get_mut(&port).expect("it is there");
             known.times += 1;

@@ -50,7 +50,7 @@ impl Group {
         }
         ward.waiting.0.retain(|_, (until, _)| *until > now);
         let set = self.endpoints.current();
-        let mut roll = Roll::call(set.endpoints());
+        let mut roll = Roll::call(set.endpoints(), now);
         for endpoint in set.endpoints() {
             let identity = (endpoint.id().to_owned(), endpoint.address());
             let Some((until, times)) = ward.waiting.0.remove(&identity) else {
