@@ -37,6 +37,7 @@ pub struct Consul {
     pub(crate) wait: Duration,
     pub(crate) max_stale: Duration,
     pub(crate) max_endpoints: usize,
+    pub(crate) max_pause: Duration,
     pub(crate) announcing: Announcing,
     pub(crate) lock_delay: Duration,
     datacenter: Option<Box<str>>,
@@ -71,6 +72,7 @@ impl Consul {
             wait: Duration::from_secs(300),
             max_stale: Duration::from_secs(60),
             max_endpoints: 100_000,
+            max_pause: Duration::from_secs(10),
             announcing: Announcing::default(),
             lock_delay: Duration::ZERO,
             datacenter: None,
@@ -178,6 +180,15 @@ impl Consul {
     #[must_use]
     pub fn max_endpoints(mut self, most: usize) -> Self {
         self.max_endpoints = most;
+        self
+    }
+
+    /// How long at most one who follows something pauses before asking again after an error; 10 s unless said otherwise.
+    ///
+    /// Pauses begin at a quarter of a second and double, and half of each is chance.
+    #[must_use]
+    pub fn max_pause(mut self, pause: Duration) -> Self {
+        self.max_pause = pause.max(Duration::from_millis(10));
         self
     }
 
@@ -375,5 +386,43 @@ impl fmt::Debug for Consul {
             .field("namespace", &self.namespace)
             .field("token", &self.token)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(mesh_loom)))]
+mod tests {
+    use super::*;
+
+    fn from(variables: &[(&str, &str)]) -> Result<Consul, ConsulError> {
+        Consul::from_variables(|name| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn the_environment_says_where_consul_is_and_who_asks() {
+        let nothing = from(&[]).expect("it may say nothing");
+        let nothing = format!("{nothing:?}");
+        assert!(nothing.contains("127.0.0.1:8500") && nothing.contains("no token"));
+
+        let all = [
+            ("CONSUL_HTTP_ADDR", "http://10.0.0.1:80,10.0.0.2"),
+            ("CONSUL_HTTP_TOKEN", "5ec2e7-canary"),
+            ("CONSUL_NAMESPACE", "team"),
+        ];
+        let all = format!("{:?}", from(&all).expect("it is understood"));
+        for word in ["10.0.0.1:80, 10.0.0.2:8500", "team", "a token"] {
+            assert!(all.contains(word), "{word} is not in {all}");
+        }
+        assert!(!all.contains("canary"), "{all}");
+    }
+
+    #[test]
+    fn what_the_environment_asks_for_and_is_not_there_is_an_error_not_ignored() {
+        assert!(from(&[("CONSUL_HTTP_ADDR", "https://consul:8501")]).is_err());
+        assert!(from(&[("CONSUL_HTTP_SSL", "true")]).is_err());
+        assert!(from(&[("CONSUL_HTTP_SSL", "false")]).is_ok());
+        assert!(from(&[("CONSUL_HTTP_TOKEN_FILE", "/no/such/file")]).is_err());
     }
 }

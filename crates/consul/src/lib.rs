@@ -7,8 +7,8 @@
 //! # Discovery
 //!
 //! Each service that is followed is one request which an agent holds until something changes. It may be answered by any
-//! server (`stale`), so that an election fails nobody; an answer older than [`max_stale`](Consul::max_stale) is asked for
-//! again of the leader. An answer that changes nothing reaches nobody.
+//! server (`stale`), so that an election fails nobody: it may be a moment behind the leader. An answer older than
+//! [`max_stale`](Consul::max_stale) is asked for again of the leader. An answer that changes nothing reaches nobody.
 //!
 //! | Consul | endpoint |
 //! |---|---|

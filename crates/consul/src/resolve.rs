@@ -74,7 +74,7 @@ impl Watching {
                 // There is no leader to ask: the old answer is the best there is.
                 Err(error) if asked_leader && error.kind() == ErrorKind::Unavailable => {
                     let (endpoints, _) = self.query(true).await.map_err(|e| self.failed(e))?;
-                    self.pause = self.pace.failed(&self.consul.rng);
+                    self.pause = self.pace.failed(self.consul.max_pause, &self.consul.rng);
                     if let Some(update) = self.news(endpoints) {
                         return Ok(update);
                     }
@@ -94,7 +94,7 @@ impl Watching {
     }
 
     fn failed(&mut self, error: ConsulError) -> ResolveError {
-        self.pause = self.pace.failed(&self.consul.rng);
+        self.pause = self.pace.failed(self.consul.max_pause, &self.consul.rng);
         self.told = None;
         // Another agent may have another index, or the same one have lost its state.
         self.index.reset();

@@ -42,7 +42,6 @@ pub(crate) struct Pace {
 
 const FREE: u32 = 2;
 const LONGEST_IDLE: Duration = Duration::from_secs(15);
-const LONGEST_ERROR: Duration = Duration::from_secs(30);
 const SHORTEST: Duration = Duration::from_millis(250);
 
 impl Pace {
@@ -60,12 +59,12 @@ impl Pace {
         }
     }
 
-    /// How long to pause after an error.
+    /// How long to pause after an error, at most `longest`.
     ///
     /// Half of it is chance: a thousand watchers that lost a leader do not come back together.
-    pub(crate) fn failed(&mut self, rng: &Rng) -> Duration {
+    pub(crate) fn failed(&mut self, longest: Duration, rng: &Rng) -> Duration {
         self.errors += 1;
-        jittered(self.errors - 1, LONGEST_ERROR, rng)
+        jittered(self.errors - 1, longest, rng)
     }
 }
 
@@ -116,13 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn after_errors_pauses_double_to_half_a_minute_and_half_of_them_is_chance() {
+    fn after_errors_pauses_double_to_the_longest_and_half_of_them_is_chance() {
         let (mut pace, rng) = (Pace::default(), Rng::seeded(1));
-        let pauses: Vec<_> = (0..12).map(|_| pace.failed(&rng)).collect();
+        let longest = Duration::from_secs(10);
+        let pauses: Vec<_> = (0..12).map(|_| pace.failed(longest, &rng)).collect();
         assert!(pauses[0] >= SHORTEST / 2 && pauses[0] <= SHORTEST);
         assert!(pauses[3] >= SHORTEST * 4 && pauses[3] <= SHORTEST * 8);
-        assert!(pauses[11] >= LONGEST_ERROR / 2 && pauses[11] <= LONGEST_ERROR);
+        assert!(pauses[11] >= longest / 2 && pauses[11] <= longest);
         pace.answered(true, MOMENT, &rng);
-        assert!(pace.failed(&rng) <= SHORTEST);
+        assert!(pace.failed(longest, &rng) <= SHORTEST);
     }
 }

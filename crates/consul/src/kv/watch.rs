@@ -68,7 +68,7 @@ impl Watching {
                     self.pause = self.pace.answered(news, took, &self.consul.rng);
                 }
                 Err(error) => {
-                    self.pause = self.pace.failed(&self.consul.rng);
+                    self.pause = self.pace.failed(self.consul.max_pause, &self.consul.rng);
                     // Asked anew: another agent may know another index.
                     self.index.reset();
                     return Err(failed(error));

@@ -101,7 +101,13 @@ impl Agent {
     }
 }
 
-async fn request(port: u16, method: &str, path: &str, headers: &str, body: &str) -> Option<String> {
+pub(crate) async fn request(
+    port: u16,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> Option<String> {
     let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port))
         .await
         .ok()?;
@@ -142,7 +148,7 @@ fn spawn(directory: &TempDir, config: &str, ports: [u16; 4]) -> Child {
 }
 
 /// The one on the path, or the one that `cargo xtask servers` has fetched.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let fetched = concat!(
         env!("CARGO_TARGET_TMPDIR"),
         "/../servers/consul/usr/bin/consul"
@@ -160,7 +166,7 @@ fn program() -> PathBuf {
     found.expect("this test needs Consul, `cargo xtask servers` fetches it")
 }
 
-fn free_ports<const N: usize>() -> [u16; N] {
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     // All at once, or the same one would be free again and again.
     let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())

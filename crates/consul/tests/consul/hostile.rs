@@ -348,6 +348,26 @@ async fn the_token_is_sent_with_each_request_and_printed_nowhere() {
 }
 
 #[tokio::test]
+async fn a_token_that_was_exchanged_in_its_file_is_read_when_the_old_one_is_refused() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "old").unwrap();
+    let fake = Fake::start(vec![Reply::Fail("403 Forbidden"), answer("", &[1])]).await;
+    let consul = fake.consul().token_file(file.path()).unwrap();
+    std::fs::write(file.path(), "new").unwrap();
+    assert_eq!(
+        Seen::start(&consul, &orders())
+            .next()
+            .await
+            .map(|all| all.len()),
+        Ok(1)
+    );
+    let requests = fake.requests.lock().unwrap();
+    assert!(
+        requests[0].contains("x-consul-token: old") && requests[1].contains("x-consul-token: new")
+    );
+}
+
+#[tokio::test]
 async fn the_kind_of_an_error_tells_what_to_do_about_it() {
     let cases = [
         (Reply::Fail("403 Forbidden"), ErrorKind::Denied),

@@ -10,8 +10,10 @@
 )]
 
 mod agent;
+mod cluster;
 mod hostile;
 mod keys;
+mod outages;
 mod proxy;
 mod registering;
 mod resolving;

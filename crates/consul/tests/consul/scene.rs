@@ -33,9 +33,10 @@ impl Scene {
         }
     }
 
-    /// One whose waits are short, so that they end within a test.
+    /// One whose waits and pauses are short, so that they end within a test.
     pub(crate) fn consul(&self) -> Consul {
-        self.proxy.consul().wait(Duration::from_secs(2))
+        let consul = self.proxy.consul().wait(Duration::from_secs(2));
+        consul.max_pause(Duration::from_millis(500))
     }
 }
 
@@ -45,7 +46,7 @@ impl Harness for Scene {
     }
 
     fn patience(&self) -> Duration {
-        Duration::from_secs(3)
+        Duration::from_secs(4)
     }
 
     fn cut(&self) -> BoxFuture<'_, bool> {
