@@ -1,8 +1,10 @@
 //! Bounds how many calls run at once and how long one may take.
 //!
-//! Three layers, each of use alone on any tower service:
+//! Layers, each of use alone on any tower service:
 //!
-//! - [`BulkheadLayer`]: at most so many calls run at once; one more is refused, or waits in a bounded queue.
+//! - [`BulkheadLayer`]: at most so many calls run at once; one more is refused, or waits in a bounded queue. Its limit is
+//!   fixed, or [adapts](adaptive) to what the service can bear.
+//! - [`AdaptiveLimitLayer`]: the same for a service that has no endpoints to learn from.
 //! - [`DeadlineLayer`]: a call that is not answered in time is ended, with an error that says where the time went.
 //! - [`ThrottleLayer`]: a service that refuses most calls is called less.
 //!
@@ -45,11 +47,13 @@
 //! of a response's body ([`BulkheadLayer::completion`]), and however many layers wish to be woken, a call has one timer,
 //! armed when it first has to wait.
 
+pub mod adaptive;
 mod bulkhead;
 mod deadline;
 mod throttle;
 
 pub use self::{
+    adaptive::{Adaptive, AdaptiveLimit, AdaptiveLimitLayer, AdaptiveSnapshot},
     bulkhead::{
         Bulkhead, BulkheadFuture, BulkheadHandle, BulkheadLayer, BulkheadSnapshot, Overloaded,
         Permit,

@@ -40,9 +40,9 @@ impl BulkheadHandle {
     /// Moves the limit, at once and for every service of the layer.
     ///
     /// A higher limit lets those in who wait, in their order. A lower one cancels nobody: no call is let in until fewer
-    /// run than it says. Limits above 2,147,483,647 count as that.
+    /// run than it says. Limits above 1,073,741,823 count as that. Of a limit that adapts it moves the upper bound.
     pub fn set_limit(&self, limit: NonZeroUsize) {
-        self.pool.permits.resize(limit.get());
+        self.pool.set_limit(limit);
     }
 
     /// How full it is now.

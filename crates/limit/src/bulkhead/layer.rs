@@ -6,6 +6,8 @@ use tower::load::CompleteOnResponse;
 use tower_layer::Layer;
 use tower_mesh_core::{Clock, PerCall};
 
+use crate::adaptive::{Adaptive, AdaptiveLimit};
+
 use super::{
     handle::BulkheadHandle,
     pool::{Pool, Settings},
@@ -68,7 +70,7 @@ pub struct BulkheadLayer<C = CompleteOnResponse> {
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 impl BulkheadLayer {
-    /// Lets at most `limit` calls run at once and refuses the rest. Limits above 2,147,483,647 count as that.
+    /// Lets at most `limit` calls run at once and refuses the rest. Limits above 1,073,741,823 count as that.
     pub fn new(limit: NonZeroUsize) -> Self {
         Self {
             pool: Pool::new(Settings {
@@ -76,6 +78,7 @@ impl BulkheadLayer {
                 queue: 0,
                 max_wait: MAX_WAIT,
                 clock: Clock::default(),
+                adaptive: None,
             }),
             completion: CompleteOnResponse::default(),
         }
@@ -93,6 +96,14 @@ impl<C> BulkheadLayer<C> {
     #[must_use]
     pub fn max_wait(self, max_wait: Duration) -> Self {
         self.with(|settings| settings.max_wait = max_wait)
+    }
+
+    /// Lets the limit move below the one given, as the service can bear; nothing for a fixed one, as by default.
+    ///
+    /// It has to be told how attempts end: see [`adaptive_limit`](Self::adaptive_limit).
+    #[must_use]
+    pub fn adaptive(self, adaptive: impl Into<Option<Adaptive>>) -> Self {
+        self.with(|settings| settings.adaptive = adaptive.into())
     }
 
     /// Takes time from `clock`; by default from tokio's.
@@ -115,6 +126,12 @@ impl<C> BulkheadLayer<C> {
     /// A look at this bulkhead, and a hand on its limit.
     pub fn handle(&self) -> BulkheadHandle {
         BulkheadHandle::new(Arc::clone(&self.pool))
+    }
+
+    /// Where a limit that [adapts](Self::adaptive) hears how attempts end: give it to the endpoints
+    /// ([`NewLayer`](tower_mesh_core::NewLayer)). Of a fixed limit, it hears nothing and does nothing.
+    pub fn adaptive_limit(&self) -> AdaptiveLimit {
+        AdaptiveLimit::new(Arc::clone(&self.pool))
     }
 
     /// The setters are called before there are services, so a fresh pool is simpler than settings that can change.

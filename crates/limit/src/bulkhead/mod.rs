@@ -4,11 +4,12 @@ mod error;
 mod future;
 mod handle;
 mod layer;
-mod permits;
+pub(crate) mod permits;
 mod pool;
 mod service;
 mod wait;
 
+pub(crate) use self::pool::Pool;
 pub use self::{
     error::Overloaded,
     future::BulkheadFuture,

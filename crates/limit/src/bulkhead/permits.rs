@@ -11,8 +11,11 @@ use tower_mesh_core::sync::{AtomicU64, Mutex, Ordering, lock};
 /// - while somebody waits, only the queue hands out permits: nobody overtakes;
 /// - the mark that somebody waits is set under the lock, together with the finding that no permit is free;
 /// - whoever makes room (a release, a higher limit) and finds the mark hands out.
-pub(super) struct Permits {
-    /// Bits 0..31: permits out. Bit 31: somebody waits. Bits 32..63: the limit.
+///
+/// An adaptive limit has to hear of permits that come back, but only while it is below its upper bound. It asks for that
+/// in the same word, so a release that nobody wants to hear of costs what it did.
+pub(crate) struct Permits {
+    /// Bit 0: who gives a permit back tells of it. Bits 1..31: permits out. Bit 31: somebody waits. Bits 33..63: the limit.
     word: AtomicU64,
     queue: Mutex<Queue>,
 }
@@ -26,11 +29,11 @@ struct Queue {
 
 /// A place in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Ticket(u64);
+pub(crate) struct Ticket(u64);
 
 /// What came of asking for a permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(crate) enum Entry {
     /// A permit was free.
     Admitted,
     /// It waits.
@@ -41,19 +44,33 @@ pub(super) enum Entry {
 
 /// Numbers that belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Count {
-    pub(super) limit: usize,
-    pub(super) out: usize,
-    pub(super) waiting: usize,
+pub(crate) struct Count {
+    pub(crate) limit: usize,
+    pub(crate) out: usize,
+    pub(crate) waiting: usize,
 }
 
+/// Whether whoever gives a permit back tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watch {
+    /// Nobody wants to know.
+    Off,
+    /// Each is told of.
+    On,
+}
+
+const WATCHED: u64 = 1;
+/// One permit. The lowest bit is taken, and stands beneath all that is compared.
+const PERMIT: u64 = 2;
 const WAITING: u64 = 1 << 31;
-const LIMIT_SHIFT: u32 = 32;
+/// Where the limit begins, as twice itself: both halves count in twos.
+const LIMIT_SHIFT: u32 = 33;
 /// The mark must not fit beneath any limit, see [`is_free`].
-const MAX_LIMIT: u64 = WAITING - 1;
+const MAX_LIMIT: u64 = (1 << 30) - 1;
+const OUT: u64 = MAX_LIMIT << 1;
 
 impl Permits {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self {
             word: AtomicU64::new(clamp(limit) << LIMIT_SHIFT),
             queue: Mutex::new(Queue::default()),
@@ -62,12 +79,12 @@ impl Permits {
 
     /// Takes a permit if one is free and nobody waits.
     #[inline]
-    pub(super) fn try_acquire(&self) -> bool {
+    pub(crate) fn try_acquire(&self) -> bool {
         let mut word = self.word.load(Ordering::Relaxed);
         while is_free(word) {
             match self.word.compare_exchange_weak(
                 word,
-                word + 1,
+                word + PERMIT,
                 Ordering::Acquire,
                 Ordering::Relaxed,
             ) {
@@ -79,13 +96,13 @@ impl Permits {
     }
 
     /// Takes a permit or a place in the queue, of which there are `places`.
-    pub(super) fn enter(&self, waker: Waker, places: usize) -> Entry {
+    pub(crate) fn enter(&self, waker: Waker, places: usize) -> Entry {
         // A waker that is not kept is dropped after the lock: it is user code.
         let mut queue = lock(&self.queue);
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let (next, entry) = if is_free(word) {
-                (word + 1, Entry::Admitted)
+                (word + PERMIT, Entry::Admitted)
             } else if queue.waiting.len() < places {
                 (word | WAITING, Entry::Queued(Ticket(queue.next)))
             } else {
@@ -105,7 +122,7 @@ impl Permits {
     }
 
     /// Whether it is this ticket's turn, and so has its permit; if not, `waker` is woken when it is.
-    pub(super) fn is_turn(&self, ticket: Ticket, waker: Waker) -> bool {
+    pub(crate) fn is_turn(&self, ticket: Ticket, waker: Waker) -> bool {
         let replaced; // Declared before the lock, so dropped after it.
         let mut queue = lock(&self.queue);
         replaced = queue
@@ -117,7 +134,7 @@ impl Permits {
 
     /// Leaves the queue. False if the ticket's turn had come: then there is a permit to give back.
     #[must_use]
-    pub(super) fn leave(&self, ticket: Ticket) -> bool {
+    pub(crate) fn leave(&self, ticket: Ticket) -> bool {
         let waker; // Declared before the lock, so dropped after it.
         let mut queue = lock(&self.queue);
         waker = queue.waiting.remove(&ticket);
@@ -127,27 +144,54 @@ impl Permits {
         waker.is_some()
     }
 
-    /// Gives a permit back.
+    /// Gives a permit back; answers how many were out if that is [watched](Watch).
     #[inline]
-    pub(super) fn release(&self) {
-        if self.word.fetch_sub(1, Ordering::Release) & WAITING != 0 {
-            self.hand_out();
+    pub(crate) fn release(&self) -> Option<usize> {
+        let word = self.word.fetch_sub(PERMIT, Ordering::Release);
+        if word & (WAITING | WATCHED) == 0 {
+            return None;
         }
+        self.released(word)
     }
 
-    /// Moves the limit. Permits that are out stay out.
-    pub(super) fn resize(&self, limit: usize) {
-        let limit = clamp(limit) << LIMIT_SHIFT;
-        let mut word = self.word.load(Ordering::Relaxed);
-        while let Err(now) = self.replace(word, limit | (word & (WAITING | MAX_LIMIT))) {
-            word = now;
-        }
+    #[cold]
+    fn released(&self, word: u64) -> Option<usize> {
         if word & WAITING != 0 {
             self.hand_out();
         }
+        (word & WATCHED != 0).then(|| out(word) as usize)
     }
 
-    pub(super) fn count(&self) -> Count {
+    /// Moves the limit, and lets in who waits. Permits that are out stay out.
+    pub(crate) fn resize(&self, limit: usize) {
+        if self.set(limit, None) {
+            self.hand_out();
+        }
+    }
+
+    /// Moves the limit without letting anybody in; answers whether somebody waits, who must then be
+    /// [let in](Self::hand_out). For those who hold a lock: letting in runs wakers, which are user code.
+    #[must_use]
+    pub(crate) fn set(&self, limit: usize, watch: Option<Watch>) -> bool {
+        let limit = clamp(limit) << LIMIT_SHIFT;
+        let (keep, set) = match watch {
+            None => (WAITING | OUT | WATCHED, 0),
+            Some(Watch::Off) => (WAITING | OUT, 0),
+            Some(Watch::On) => (WAITING | OUT, WATCHED),
+        };
+        let mut word = self.word.load(Ordering::Relaxed);
+        while let Err(now) = self.replace(word, limit | word & keep | set) {
+            word = now;
+        }
+        word & WAITING != 0
+    }
+
+    /// How many are out: one load.
+    pub(crate) fn out(&self) -> usize {
+        out(self.word.load(Ordering::Relaxed)) as usize
+    }
+
+    pub(crate) fn count(&self) -> Count {
         let queue = lock(&self.queue);
         let word = self.word.load(Ordering::Relaxed);
         Count {
@@ -157,8 +201,9 @@ impl Permits {
         }
     }
 
+    /// Lets in who waits, as far as there is room.
     #[cold]
-    fn hand_out(&self) {
+    pub(crate) fn hand_out(&self) {
         while let Some(waker) = self.admit_next() {
             waker.wake();
         }
@@ -175,7 +220,7 @@ impl Permits {
         };
         let mut word = self.word.load(Ordering::Relaxed);
         while out(word) < limit(word) {
-            match self.replace(word, (word & !WAITING | mark) + 1) {
+            match self.replace(word, (word & !WAITING | mark) + PERMIT) {
                 Ok(()) => return queue.waiting.pop_first().map(|(_, waker)| waker),
                 Err(now) => word = now,
             }
@@ -191,13 +236,13 @@ impl Permits {
 }
 
 /// Whether a newcomer may have a permit. The mark makes the lower half greater than any limit, so one comparison says
-/// "there is room and nobody waits".
+/// "there is room and nobody waits". Both halves are even but for the lowest bit, which so makes no difference.
 const fn is_free(word: u64) -> bool {
-    (word as u32) < (word >> LIMIT_SHIFT) as u32
+    (word as u32) < (word >> 32) as u32
 }
 
 const fn out(word: u64) -> u64 {
-    word & MAX_LIMIT
+    (word & OUT) >> 1
 }
 
 const fn limit(word: u64) -> u64 {

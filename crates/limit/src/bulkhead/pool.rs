@@ -3,28 +3,32 @@
 use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tower_mesh_core::{
-    Clock, Finish, Outcome,
+    Clock, Finish, Instant, Outcome, frame,
     sync::{AtomicU64, Ordering},
 };
 
 use super::{error::Overloaded, handle::BulkheadSnapshot, permits::Permits};
+use crate::adaptive::{Adaptive, control::Control};
 
 /// The state of a layer value.
 #[derive(Debug)]
-pub(super) struct Pool {
-    pub(super) permits: Permits,
-    pub(super) settings: Settings,
+pub(crate) struct Pool {
+    pub(crate) permits: Permits,
+    pub(crate) settings: Settings,
+    /// Moves the limit, if it adapts.
+    pub(crate) control: Option<Control>,
     refused: AtomicU64,
     timed_out: AtomicU64,
 }
 
 /// What the setters of the layer set.
 #[derive(Clone, Debug)]
-pub(super) struct Settings {
+pub(crate) struct Settings {
     pub(super) limit: NonZeroUsize,
     pub(super) queue: usize,
     pub(super) max_wait: Duration,
-    pub(super) clock: Clock,
+    pub(crate) clock: Clock,
+    pub(super) adaptive: Option<Adaptive>,
 }
 
 impl Settings {
@@ -36,8 +40,11 @@ impl Settings {
 
 impl Pool {
     pub(super) fn new(settings: Settings) -> Arc<Self> {
+        let permits = Permits::new(settings.limit.get());
+        let adapt = |adaptive| Control::new(adaptive, &permits, settings.clock.now());
         Arc::new(Self {
-            permits: Permits::new(settings.limit.get()),
+            control: settings.adaptive.as_ref().map(adapt),
+            permits,
             settings,
             refused: AtomicU64::new(0),
             timed_out: AtomicU64::new(0),
@@ -64,6 +71,43 @@ impl Pool {
 
     pub(super) fn count_timed_out(&self) {
         self.timed_out.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The time of this poll.
+    pub(crate) fn now(&self) -> Instant {
+        frame::now(&self.settings.clock)
+    }
+
+    /// A permit came back that was watched, of so many that were out.
+    #[cold]
+    fn returned(&self, out: usize) {
+        if let Some(control) = &self.control {
+            control.returned(&self.permits, out, self.now());
+        }
+    }
+
+    /// An attempt succeeded after so many nanoseconds: for a limit that adapts.
+    #[inline]
+    pub(crate) fn succeeded(&self, nanos: u64, now: Instant) {
+        if let Some(control) = &self.control {
+            control.succeeded(&self.permits, nanos, now);
+        }
+    }
+
+    /// An attempt failed: for a limit that adapts.
+    #[cold]
+    pub(crate) fn failed(&self, outcome: Outcome, took: Duration, now: Instant) {
+        if let Some(control) = &self.control {
+            control.failed(&self.permits, outcome, took, now);
+        }
+    }
+
+    /// Moves the limit; the upper bound, if it adapts.
+    pub(super) fn set_limit(&self, limit: NonZeroUsize) {
+        match &self.control {
+            Some(control) => control.bound(&self.permits, limit.get(), self.settings.clock.now()),
+            None => self.permits.resize(limit.get()),
+        }
     }
 
     pub(super) fn snapshot(&self) -> BulkheadSnapshot {
@@ -128,8 +172,10 @@ impl Finish for Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if self.taken {
-            self.pool.permits.release();
+        if self.taken
+            && let Some(out) = self.pool.permits.release()
+        {
+            self.pool.returned(out);
         }
     }
 }

@@ -1,11 +1,13 @@
-//! The bulkhead, the deadline and the throttle as their users see them.
+//! The bulkhead, its adaptive limit, the deadline and the throttle as their users see them.
 
+mod adaptive;
 mod bulkhead;
 mod cost;
 mod deadline;
 mod endings;
 mod flaws;
 mod queue;
+mod storm;
 mod throttle;
 
 use std::{

@@ -91,7 +91,7 @@ fn who_leaves_the_queue_takes_no_wake_up_with_him() {
             let permits = Arc::clone(&permits);
             thread::spawn(move || match permits.enter(Waker::noop().clone(), PLACES) {
                 Entry::Queued(ticket) if permits.leave(ticket) => {}
-                Entry::Admitted | Entry::Queued(_) => permits.release(),
+                Entry::Admitted | Entry::Queued(_) => assert_eq!(permits.release(), None),
                 Entry::Full => unreachable!("there are as many places as threads"),
             })
         };
