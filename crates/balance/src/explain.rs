@@ -102,7 +102,7 @@ impl Explanation {
             chance, ranking, ..
         } = settings;
         let whole = Table::new(&weights, |_| true);
-        let levels = Levels::new(None, ranking, &ranks, &weights, |_| true, chance);
+        let levels = Levels::new(None, ranking, endpoints, &ranks, &weights, |_| true, chance);
         let fields: Vec<(LevelNow, Field<'_>, &Chance)> = match &levels {
             None if whole.len() == 0 => Vec::new(),
             None => {

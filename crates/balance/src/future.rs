@@ -40,6 +40,8 @@ pin_project! {
         request: Option<Req>,
         attempt: Unanswered,
         repicks: u8,
+        // Zero is none.
+        key: u64,
         #[pin]
         stage: Stage<S, S::Future>,
     }
@@ -67,8 +69,20 @@ where
             request: Some(request),
             attempt: Unanswered(None),
             repicks: REPICKS,
+            key: 0,
             stage: Stage::Begin,
         }
+    }
+}
+
+impl<S, Req, J> ResponseFuture<S, Req, J>
+where
+    S: Service<Req>,
+{
+    /// The same, for a request with this key.
+    pub(crate) fn with_key(mut self, key: Option<u64>) -> Self {
+        self.key = key.map_or(0, |key| key.max(1));
+        self
     }
 }
 
@@ -107,14 +121,17 @@ where
     /// Begins an attempt at the endpoint that suits best.
     #[inline(always)]
     fn pick(self: Pin<&mut Self>) -> Result<S, BoxError> {
-        let This { pool, attempt, .. } = self.project();
+        let This {
+            pool, attempt, key, ..
+        } = self.project();
         let now = frame::now(&pool.settings.clock);
         // A retry is not risked as a probe, and goes where the call has not been.
         let retry = frame::begin_attempt(now) > 1;
-        let avoid = match retry {
+        let mut avoid = match retry {
             true => Avoid::tried(frame::was_tried),
             false => Avoid::default(),
         };
+        avoid.key = *key;
         let service = match pool.admit(now, !retry, &avoid, &mut attempt.0) {
             Some(service) => service,
             None => pool.admit_any(now, &mut attempt.0)?,

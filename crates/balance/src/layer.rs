@@ -8,6 +8,7 @@ use tower_mesh_core::{ClassifyErrors, Clock, Endpoint, Endpoints, NewService, Ra
 
 use crate::{
     explain::Explanation,
+    hash::{HashBy, Hashing},
     levels::{Levels, Ranking},
     panic::Panic,
     pick::{Chance, Field},
@@ -102,6 +103,43 @@ impl<K, C> BalanceLayer<K, C> {
         self
     }
 
+    /// Sends calls with the same key to the same endpoint, as far as that can take them: [`HashBy`] says how. `key` gives
+    /// what of a request is its key; a request without one goes where the strategy says.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+    /// use tower_mesh_balance::BalanceLayer;
+    /// use tower_mesh_core::{Endpoint, Endpoints, ServiceName, Shared};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tower::BoxError> {
+    /// let ports = [8080, 8081, 8082];
+    /// let endpoints = ports.map(|port| Endpoint::new(([10, 0, 0, 1], port).into()));
+    /// let balance = BalanceLayer::new(Endpoints::fixed(ServiceName::new("carts")?, endpoints));
+    /// let mut carts = ServiceBuilder::new()
+    ///     .layer(balance.hash_by(|cart: &String| Some(cart.clone())))
+    ///     .service(|endpoint: &Endpoint| {
+    ///         let port = endpoint.address().port();
+    ///         service_fn(async move |_: String| Ok::<_, Infallible>(port))
+    ///     });
+    ///
+    /// let first = carts.ready().await?.call("mine".to_owned()).await?;
+    /// assert_eq!(carts.ready().await?.call("mine".to_owned()).await?, first);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn hash_by<F>(self, key: F) -> HashBy<F, K, C> {
+        HashBy::new(self, key)
+    }
+
+    pub(crate) fn hashing(mut self, hashing: Hashing) -> Self {
+        self.settings.chance.hashing = Some(hashing);
+        self
+    }
+
     /// Sets where the caller runs, so that calls stay [near](crate#priorities-and-zones). Off unless said.
     ///
     /// `path` leads from the largest part to the smallest, as the endpoints' [zones](Endpoint::zone) do: `eu-west/1a`, or
@@ -141,7 +179,9 @@ impl<K, C> BalanceLayer<K, C> {
             ..
         } = &self.settings;
         let ranks: Vec<_> = endpoints.iter().map(|e| ranking.of(e)).collect();
-        if let Some(levels) = Levels::new(None, ranking, &ranks, &weights, |_| true, chance) {
+        if let Some(levels) =
+            Levels::new(None, ranking, endpoints, &ranks, &weights, |_| true, chance)
+        {
             levels.count(endpoints);
             return levels.iter().any(|level| level.is_panicking(endpoints));
         }

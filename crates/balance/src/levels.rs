@@ -6,13 +6,14 @@ mod split;
 use std::{collections::BTreeMap, sync::Arc};
 
 use tower_mesh_core::{
-    Availability, Endpoint, Gate, Instant, Rng,
+    Availability, Endpoint, Gate, Instant,
     sync::{AtomicU64, Ordering::Relaxed},
 };
 
 use self::locality::distance;
 use self::split::{HALVES, split};
 use crate::{
+    hash::Places,
     panic::recount,
     pick::{Chance, Field},
     table::Table,
@@ -36,6 +37,8 @@ pub(crate) struct Levels {
 pub(crate) struct Level {
     pub(crate) rank: Rank,
     pub(crate) table: Table,
+    /// Where keys lead to, if calls go by them.
+    pub(crate) places: Option<Places>,
     /// As the others', but for whose turn it is and whether there is a panic: each level panics for itself.
     pub(crate) chance: Chance,
     /// The share of all calls that goes here or to a level before it, of 2^32.
@@ -100,6 +103,7 @@ impl Levels {
     pub(crate) fn new(
         old: Option<&Self>,
         ranking: &Ranking,
+        endpoints: &[Endpoint],
         ranks: &[Rank],
         weights: &[u16],
         usable: impl Fn(usize) -> bool,
@@ -125,9 +129,11 @@ impl Levels {
         let level = |rank: Rank| {
             let here = |index| takes_calls(index) && into.get(&ranks[index]) == Some(&rank);
             let before = old.and_then(|old| old.all.iter().find(|level| level.rank == rank));
+            let table = Table::new(weights, here);
             Level {
                 rank,
-                table: Table::new(weights, here),
+                places: (chance.hashing).map(|hashing| Places::new(&table, endpoints, hashing)),
+                table,
                 chance: chance.of_level(before.map(|level| &level.chance)),
                 upto: AtomicU64::new(0),
             }
@@ -143,10 +149,10 @@ impl Levels {
         self.all.iter()
     }
 
-    /// The level that takes a call now, drawn as the shares say.
-    pub(crate) fn draw(&self, endpoints: &[Endpoint], rng: &Rng, now: Instant) -> &Level {
+    /// The level that takes a call now, as the shares say, by so many random bits.
+    pub(crate) fn draw(&self, endpoints: &[Endpoint], random: u64, now: Instant) -> &Level {
         self.count_if_due(endpoints, now);
-        let drawn = rng.next_u64() >> HALVES;
+        let drawn = random >> HALVES;
         let level = self
             .all
             .iter()

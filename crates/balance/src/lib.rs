@@ -90,6 +90,7 @@ mod attempt;
 mod error;
 mod explain;
 mod future;
+mod hash;
 mod layer;
 mod levels;
 #[cfg(all(test, mesh_loom))]
@@ -108,6 +109,7 @@ pub use self::{
     error::{NoEndpoint, Reason},
     explain::{EndpointNow, Explanation, LevelNow, Takes},
     future::ResponseFuture,
+    hash::{HashBy, Hashed},
     layer::BalanceLayer,
     service::Balance,
     slow_start::SlowStart,

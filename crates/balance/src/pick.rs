@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tower_mesh_core::{Endpoint, Instant, Rng, sync::AtomicU64};
 
 use crate::{
+    hash::Hashing,
     panic::Panic,
     search::Search,
     slow_start::SlowStart,
@@ -27,6 +28,7 @@ pub(crate) struct Chance {
     pub(crate) turns: Arc<AtomicU64>,
     pub(crate) panic: Panic,
     pub(crate) slow_start: SlowStart,
+    pub(crate) hashing: Option<Hashing>,
 }
 
 impl Chance {
@@ -40,12 +42,14 @@ impl Chance {
     }
 }
 
-/// The endpoints that a call would rather not go to: it was sent there before.
+/// The endpoints that a call would rather not go to: it was sent there before. And where it would rather go.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Avoid {
     pub(crate) any: bool,
     keys: [u32; Self::MOST],
     tried: Option<fn(u32) -> bool>,
+    /// Where it would rather go: to the endpoint that this key leads to. None is zero.
+    pub(crate) key: u64,
 }
 
 impl Avoid {
@@ -58,6 +62,7 @@ impl Avoid {
             any: true,
             keys: [0; Self::MOST],
             tried: Some(tried),
+            key: 0,
         }
     }
 

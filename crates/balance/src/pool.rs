@@ -13,6 +13,7 @@ use tower_mesh_core::{
 
 use crate::{
     error::{NoEndpoint, Reason, Tally},
+    hash::{Places, mix},
     levels::Ranking,
     pick::{Avoid, Chance, Field, pick},
     snapshot::Snapshot,
@@ -167,8 +168,8 @@ impl<S: Clone, J> Pool<S, J> {
         attempt: &mut Option<Attempt>,
     ) -> Option<S> {
         let snapshot = self.snapshot.load();
-        if snapshot.levels.is_some() {
-            return self.admit_by_level(&snapshot, now, probe, avoid, attempt);
+        if !snapshot.is_plain {
+            return self.admit_specially(&snapshot, now, probe, avoid, attempt);
         }
         let whom = Whom {
             field: snapshot.field(),
@@ -178,10 +179,11 @@ impl<S: Clone, J> Pool<S, J> {
         self.admit_one(&snapshot, whom, now, avoid, attempt)
     }
 
-    /// As [`admit`](Self::admit), on the level whose turn it is; if nobody is found there, on any other.
+    /// As [`admit`](Self::admit), where a key leads to and on the level whose turn it is; if nobody is found there, on any
+    /// other.
     #[cold]
     #[inline(never)]
-    fn admit_by_level(
+    fn admit_specially(
         &self,
         snapshot: &Snapshot<S>,
         now: Instant,
@@ -189,9 +191,23 @@ impl<S: Clone, J> Pool<S, J> {
         avoid: &Avoid,
         attempt: &mut Option<Attempt>,
     ) -> Option<S> {
-        let levels = snapshot.levels.as_deref()?;
         let endpoints = snapshot.set.endpoints();
-        let drawn = levels.draw(endpoints, &self.settings.chance.rng, now);
+        let chance = &self.settings.chance;
+        let Some(levels) = snapshot.levels.as_deref() else {
+            let whom = Whom {
+                field: snapshot.field(),
+                chance,
+                probe,
+            };
+            let places = snapshot.places.as_deref();
+            return self.admit_by_key(snapshot, whom, places, now, avoid, attempt);
+        };
+        // So a key stays on its level, too, as long as shares do.
+        let random = match avoid.key {
+            0 => chance.rng.next_u64(),
+            key => mix(key),
+        };
+        let drawn = levels.draw(endpoints, random, now);
         let others = levels.iter().filter(|level| level.rank != drawn.rank);
         [drawn].into_iter().chain(others).find_map(|level| {
             let whom = Whom {
@@ -199,8 +215,35 @@ impl<S: Clone, J> Pool<S, J> {
                 chance: &level.chance,
                 probe,
             };
-            self.admit_one(snapshot, whom, now, avoid, attempt)
+            let places = level.places.as_ref();
+            self.admit_by_key(snapshot, whom, places, now, avoid, attempt)
         })
+    }
+
+    /// As [`admit_one`](Self::admit_one), at the endpoint that the key leads to if there is a key.
+    fn admit_by_key(
+        &self,
+        snapshot: &Snapshot<S>,
+        whom: Whom<'_>,
+        places: Option<&Places>,
+        now: Instant,
+        avoid: &Avoid,
+        attempt: &mut Option<Attempt>,
+    ) -> Option<S> {
+        let Settings {
+            strategy, clock, ..
+        } = &self.settings;
+        let places = places.filter(|_| avoid.key != 0);
+        let found = places.and_then(|places| places.find(whom.field, avoid.key, avoid, now));
+        if let Some(index) = found {
+            let vitals = snapshot.set.endpoints()[index].vitals();
+            // Its gate may have shut just now.
+            if let Ok(admitted) = vitals.attempt_at(now, clock, strategy.sampling()) {
+                *attempt = Some(admitted);
+                return snapshot.service(index).cloned();
+            }
+        }
+        self.admit_one(snapshot, whom, now, avoid, attempt)
     }
 
     #[inline(always)]

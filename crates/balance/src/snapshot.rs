@@ -5,6 +5,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use tower_mesh_core::{Endpoint, EndpointSet, Instant, Vitals};
 
 use crate::{
+    hash::Places,
     levels::{Level, Levels, Rank, Ranking},
     pick::{Chance, Field},
     pool::Settings,
@@ -26,6 +27,10 @@ pub(crate) struct Snapshot<S> {
     pub(crate) table: Table,
     /// Nothing if there is but one.
     pub(crate) levels: Option<Box<Levels>>,
+    /// Where keys lead to, if calls go by them.
+    pub(crate) places: Option<Box<Places>>,
+    /// There are no levels and no keys: load alone decides.
+    pub(crate) is_plain: bool,
 }
 
 /// How many peers the latency of a new endpoint is estimated from.
@@ -69,10 +74,16 @@ impl<S> Snapshot<S> {
         welcome(&fresh, endpoints, settings.clock.now());
         let made = |index: usize| services[index].is_some();
         let before = old.and_then(|old| old.levels.as_deref());
-        let levels = Levels::new(before, ranking, &ranks, &weights, made, &settings.chance);
+        let chance = &settings.chance;
+        let levels = Levels::new(before, ranking, endpoints, &ranks, &weights, made, chance);
+        let table = Table::new(&weights, made);
+        let hashing = chance.hashing.filter(|_| levels.is_none());
+        let places = hashing.map(|hashing| Places::new(&table, endpoints, hashing));
         Self {
-            table: Table::new(&weights, made),
+            is_plain: levels.is_none() && places.is_none(),
+            table,
             levels: levels.map(Box::new),
+            places: places.map(Box::new),
             services: services.into(),
             weights: weights.into(),
             ranks: ranks.into(),

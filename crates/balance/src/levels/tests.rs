@@ -12,7 +12,7 @@ fn levels(ranks: &[Rank], weights: &[u16], min_nearby: usize) -> Option<Levels> 
         min_nearby,
     };
     let chance = Chance::default();
-    Levels::new(None, &ranking, ranks, weights, |_| true, &chance)
+    Levels::new(None, &ranking, &[], ranks, weights, |_| true, &chance)
 }
 
 fn sizes(levels: &Levels) -> Vec<(Rank, usize)> {

@@ -6,6 +6,7 @@ mod calls;
 mod failures;
 mod flaws;
 mod fleet;
+mod hashing;
 mod locks;
 mod panic;
 mod priorities;
