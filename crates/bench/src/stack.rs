@@ -12,13 +12,13 @@ use tower_mesh::{
     balance::BalanceLayer,
     breaker::{self, BreakerLayer, Window},
     core::{
-        BoxError, Clock, Endpoints, Layered, Recorder, Resolution, Shared, frame::Joined,
-        metrics::NoRecorder,
+        BoxError, ClassifyErrors, Clock, CloneIdempotent, Endpoints, Layered, Recorder, Resolution,
+        Shared, frame::Joined, metrics::NoRecorder,
     },
     discovery::{Discovered, Discovery, DiscoveryLayer, Static},
     http::{CompleteOnBody, HttpClassify, HttpReplay},
     limit::{Bulkhead, BulkheadLayer, Deadline, DeadlineLayer},
-    retry::{Backoff, Budget, Retry, RetryLayer},
+    retry::{Backoff, Budget, Hedge, HedgeLayer, Retry, RetryLayer},
 };
 
 use crate::{Inner, Setup};
@@ -151,6 +151,14 @@ impl Layers {
         Over(layer.classify(HttpClassify::new()))
     }
 
+    /// A second attempt beside one that takes long. The mesh has none unless it is told to.
+    #[must_use]
+    pub fn hedge(&self) -> Over<HedgeLayer> {
+        let layer = HedgeLayer::new(Budget::new(self.policy.retry.budget));
+        let layer = layer.elsewhere(self.endpoints.clone());
+        Over(layer.clock(self.clock.clone()))
+    }
+
     /// The best of three endpoints.
     #[must_use]
     pub fn balance(&self) -> BalanceLayer {
@@ -238,6 +246,14 @@ impl<S, G> Layer<S> for Over<DiscoveryLayer<G>> {
 
 impl<S, R: Clone, K: Clone, G> Layer<S> for Over<RetryLayer<R, K, G>> {
     type Service = Retry<S, R, K, G>;
+
+    fn layer(&self, beneath: S) -> Self::Service {
+        self.0.over(beneath)
+    }
+}
+
+impl<S> Layer<S> for Over<HedgeLayer> {
+    type Service = Hedge<S, CloneIdempotent, ClassifyErrors>;
 
     fn layer(&self, beneath: S) -> Self::Service {
         self.0.over(beneath)

@@ -178,6 +178,7 @@ pub(crate) const ALL: &[Case] = &[
     Case::alone("discovery", "discovery"),
     Case::alone("bulkhead", "bulkhead"),
     Case::alone("retry", "retry"),
+    Case::alone("hedge", "hedge"),
     Case::alone("breaker", "breaker"),
     Case::alone("balance, 1,000", "balance_alone"),
     Case::still(
