@@ -1,159 +1,24 @@
 //! Active checks of endpoints.
 
+mod world;
+
 use std::{
-    future::{Future, pending},
     net::TcpListener,
     num::{NonZeroU32, NonZeroUsize},
-    pin::Pin,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
 
-use tokio_test::task::{Spawn, spawn};
+use tokio_test::task::spawn;
 use tower_mesh_core::{
-    Availability, BoxError, Clock, Endpoint, Endpoints, JudgeKind, ManualClock, Ratio, Resolution,
-    Rng, ServiceName,
+    BoxError, Clock, Endpoint, Endpoints, JudgeKind, Ratio, Resolution, ServiceName,
 };
-use tower_mesh_health::{
-    CheckPolicy, EndpointHealth, HealthCheck, HealthChecker, HealthDriver, HealthState, TcpCheck,
-    Unhealthy,
-};
+use tower_mesh_health::{CheckPolicy, HealthCheck, HealthChecker, HealthState, TcpCheck};
 
-use crate::{MS, NONE, S, endpoint, lock, orders};
-
-/// What a check does, by port.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Does {
-    Succeed,
-    Fail,
-    Say,
-    Panic,
-    PanicAtOnce,
-    Hang,
-}
-
-#[derive(Clone)]
-struct Script {
-    does: Arc<Mutex<Vec<Does>>>,
-    asked: Arc<Mutex<Vec<u16>>>,
-    running: Arc<AtomicUsize>,
-    most: Arc<AtomicUsize>,
-}
-
-/// Counts a check as running until it is dropped.
-struct Running(Arc<AtomicUsize>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
-
-impl Script {
-    fn check(
-        &self,
-        endpoint: &Endpoint,
-    ) -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>> {
-        let port = endpoint.address().port();
-        lock(&self.asked).push(port);
-        let does = lock(&self.does)[usize::from(port) - 1];
-        assert_ne!(does, Does::PanicAtOnce, "a bug in the check");
-        let now = self.running.fetch_add(1, Relaxed) + 1;
-        self.most.fetch_max(now, Relaxed);
-        let running = Running(Arc::clone(&self.running));
-        Box::pin(async move {
-            let _running = running;
-            match does {
-                Does::Succeed => Ok(()),
-                Does::Fail => Err("connection refused".into()),
-                Does::Say => Err(Unhealthy::new("503: migrating").into()),
-                Does::Panic => panic!("a bug in the check"),
-                Does::Hang | Does::PanicAtOnce => pending().await,
-            }
-        })
-    }
-}
-
-struct World {
-    clock: Clock,
-    time: ManualClock,
-    set: Endpoints,
-    script: Script,
-    checker: HealthChecker,
-    driver: Spawn<HealthDriver>,
-}
-
-/// Checks each endpoint every ten seconds exactly, from now on.
-fn exact() -> CheckPolicy {
-    CheckPolicy::default()
-        .jitter(Ratio::ZERO)
-        .first_within(NONE)
-}
-
-impl World {
-    fn new(endpoints: u16, policy: CheckPolicy) -> Self {
-        let (clock, time) = Clock::manual();
-        let set = Endpoints::fixed(orders(), (1..=endpoints).map(endpoint));
-        let script = Script {
-            does: Arc::new(Mutex::new(vec![Does::Succeed; endpoints.into()])),
-            asked: Arc::default(),
-            running: Arc::default(),
-            most: Arc::default(),
-        };
-        let asked = script.clone();
-        let (checker, driver) =
-            HealthChecker::builder(move |endpoint: Endpoint| asked.check(&endpoint))
-                .policy(policy)
-                .clock(clock.clone())
-                .rng(Rng::seeded(3))
-                .build();
-        checker.watch(&set);
-        let mut world = Self {
-            clock,
-            time,
-            set,
-            script,
-            checker,
-            driver: spawn(driver),
-        };
-        assert!(world.driver.poll().is_pending());
-        world
-    }
-
-    fn pass(&mut self, by: std::time::Duration) {
-        crate::pass(&mut self.driver, &self.time, &self.clock, by);
-    }
-
-    fn now(&self, port: u16, does: Does) {
-        lock(&self.script.does)[usize::from(port) - 1] = does;
-    }
-
-    fn health(&self) -> Vec<EndpointHealth> {
-        self.checker.status().remove(0).endpoints
-    }
-
-    fn states(&self) -> Vec<HealthState> {
-        self.health().iter().map(|health| health.state).collect()
-    }
-
-    fn is_out(&self, index: usize) -> bool {
-        let set = self.set.current();
-        let gate = set.endpoints()[index].vitals().gate();
-        assert_eq!(gate.is_open(), gate.admit(self.clock.now()).is_ok());
-        gate.availability() == Availability::Out
-    }
-
-    fn asked(&self) -> Vec<u16> {
-        std::mem::take(&mut *lock(&self.script.asked))
-    }
-
-    fn running(&self) -> usize {
-        self.script.running.load(Relaxed)
-    }
-}
-
+use self::world::{Does, World, exact};
+use crate::{MS, NONE, S, endpoint, orders};
 use Does::{Fail, Hang, PanicAtOnce, Say, Succeed};
 use HealthState::{Healthy, Unknown};
 
