@@ -13,7 +13,7 @@ use std::{
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service};
 use tower_mesh_balance::{BalanceLayer, SlowStart, Strategy};
-use tower_mesh_core::{Endpoint, Resolution, Rng, Shared, Weight};
+use tower_mesh_core::{Endpoint, Resolution, Rng, Sampling, Shared, Weight};
 
 use crate::fleet::{Does, Fleet, endpoint};
 
@@ -300,6 +300,17 @@ async fn an_endpoint_that_joins_gets_its_share_bit_by_bit_and_one_that_only_chan
 fn slow_layer(fleet: &Fleet) -> BalanceLayer {
     let layer = fleet.layer().strategy(Strategy::Weighted);
     layer.slow_start(SlowStart::default())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_others_have_called_already_is_not_new() {
+    let fleet = Fleet::new(1..=10);
+    let mut balance = slow_layer(&fleet).layer(fleet.connect());
+    share(&fleet, &mut balance, 1);
+    let known = endpoint(11);
+    drop(known.vitals().attempt(&fleet.clock, Sampling::Mean));
+    fleet.publish((1..=10).map(endpoint).chain([known]));
+    assert!(share(&fleet, &mut balance, 11) > 60);
 }
 
 #[tokio::test(start_paused = true)]
