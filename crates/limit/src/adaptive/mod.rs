@@ -27,6 +27,19 @@
 //! It hears of overload alone, so it costs a call that succeeds nothing, and it does nothing to a client that has never
 //! met with overload: it starts at the upper bound. What a gradient takes for overload is also what a burst, an uneven
 //! fleet and plain chance look like, and one that is to learn anything has to start low.
+//!
+//! What `cargo run --release -p tower-mesh-limit --example storm outage slow calm` gives for 20 clients and 10 servers of 8
+//! slots, attempts of 500 ms, 2 s a call, three attempts within a budget of 10 %, no breakers:
+//!
+//! | | fixed 1,024 | [`Aimd`] | [`Gradient2`] from 20 | [`Gradient`] from 1,024 |
+//! |---|---:|---:|---:|---:|
+//! | servers stand still for 10 s, at 70 % load: seconds until 95 % are answered again | 34 | 1 | 1 | 2 |
+//! | four times as slow for 10 s, at 70 % load; at 85 % | 23; never | 0; 0 | 0; 0 | 1; 1 |
+//! | four times as slow for 60 s, at 85 % load: answers, of what the servers can do | 1 % | 93 % | 100 % | 65 % |
+//! | nothing is wrong, one client, 95 % load: calls refused | 0 | 0 | 66 % | 9 % |
+//!
+//! The last row is why none of the gradients is the default, and the third what AIMD pays: it finds the limit of a service
+//! that stays slow by going too far now and then.
 
 mod aimd;
 mod algorithm;
