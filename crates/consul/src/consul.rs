@@ -2,6 +2,7 @@
 
 use std::{
     env, fmt,
+    num::NonZeroUsize,
     path::PathBuf,
     sync::{
         Arc,
@@ -19,6 +20,7 @@ use crate::{
     address::Address,
     connection::{Broken, Connection, Idle},
     error::{ConsulError, ErrorKind, quoted},
+    places::Places,
     register::Announcing,
     request::{Answer, Request},
     token::Token,
@@ -38,6 +40,7 @@ pub struct Consul {
     pub(crate) max_stale: Duration,
     pub(crate) max_endpoints: usize,
     pub(crate) max_pause: Duration,
+    pub(crate) places: Places,
     pub(crate) announcing: Announcing,
     pub(crate) lock_delay: Duration,
     datacenter: Option<Box<str>>,
@@ -73,6 +76,7 @@ impl Consul {
             max_stale: Duration::from_secs(60),
             max_endpoints: 100_000,
             max_pause: Duration::from_secs(10),
+            places: Places::new(128),
             announcing: Announcing::default(),
             lock_delay: Duration::ZERO,
             datacenter: None,
@@ -189,6 +193,16 @@ impl Consul {
     #[must_use]
     pub fn max_pause(mut self, pause: Duration) -> Self {
         self.max_pause = pause.max(Duration::from_millis(10));
+        self
+    }
+
+    /// How many requests agents hold at a time for those who follow something; 128 unless said otherwise.
+    ///
+    /// More of them take turns. An agent closes connections above 200 of one address unless its
+    /// `limits.http_max_conns_per_client` says otherwise. What was cloned before keeps its own number.
+    #[must_use]
+    pub fn max_held(mut self, most: NonZeroUsize) -> Self {
+        self.places = Places::new(most.get());
         self
     }
 

@@ -70,6 +70,7 @@ mod connection;
 mod consul;
 mod error;
 mod kv;
+mod places;
 mod register;
 mod request;
 mod resolve;

@@ -79,6 +79,11 @@ impl Request {
         Ok(self)
     }
 
+    /// Whether an answer that took so long had been held for as long as it might be.
+    pub(crate) fn is_held(&self, took: Duration) -> bool {
+        !self.wait.is_zero() && took >= self.wait
+    }
+
     /// Whether sending it twice does no harm.
     pub(crate) fn is_safe(&self) -> bool {
         self.method == Method::GET

@@ -9,13 +9,15 @@ use crate::{
     catalog::{self, Line},
     consul::Consul,
     error::{ConsulError, ErrorKind},
+    places::Follower,
     request::Request,
-    turns::{Index, Pace},
+    turns::{Index, Pace, held},
 };
 
 impl Resolve for Consul {
     fn resolve(&self, service: &ServiceName) -> Updates {
         let watching = Watching {
+            follower: self.places.follower(),
             consul: self.clone(),
             service: service.clone(),
             index: Index::default(),
@@ -43,6 +45,7 @@ impl Resolve for Consul {
 /// One who follows a service.
 struct Watching {
     consul: Consul,
+    follower: Follower,
     service: ServiceName,
     index: Index,
     pace: Pace,
@@ -59,13 +62,12 @@ impl Watching {
             if !self.pause.is_zero() {
                 self.consul.clock.sleep(self.pause).await;
             }
-            let began = self.consul.clock.now();
             let asked_leader = self.consistent;
             match self.ask().await {
-                Ok(Some(endpoints)) => {
-                    let took = self.consul.clock.now().since(began);
-                    let news = self.news(endpoints);
-                    self.pause = self.pace.answered(news.is_some(), took, &self.consul.rng);
+                Ok(Some(answered)) => {
+                    let news = self.news(answered.endpoints);
+                    let rng = &self.consul.rng;
+                    self.pause = self.pace.answered(news.is_some(), answered.held, rng);
                     if let Some(update) = news {
                         return Ok(update);
                     }
@@ -73,9 +75,9 @@ impl Watching {
                 Ok(None) => {}
                 // There is no leader to ask: the old answer is the best there is.
                 Err(error) if asked_leader && error.kind() == ErrorKind::Unavailable => {
-                    let (endpoints, _) = self.query(true).await.map_err(|e| self.failed(e))?;
+                    let answered = self.query(true).await.map_err(|e| self.failed(e))?;
                     self.pause = self.pace.failed(self.consul.max_pause, &self.consul.rng);
-                    if let Some(update) = self.news(endpoints) {
+                    if let Some(update) = self.news(answered.endpoints) {
                         return Ok(update);
                     }
                 }
@@ -102,26 +104,31 @@ impl Watching {
         ResolveError::new(format!("cannot look up {service}")).caused_by(error)
     }
 
-    /// The endpoints; none if the answer is too old, and the next is to be a newer one.
-    async fn ask(&mut self) -> Result<Option<Vec<Endpoint>>, ConsulError> {
+    /// An answer; none if it is too old, and the next is to be a newer one.
+    async fn ask(&mut self) -> Result<Option<Answered>, ConsulError> {
         let stale = !std::mem::take(&mut self.consistent);
         if !stale {
             self.index.reset();
         }
-        let (endpoints, age) = self.query(stale).await?;
-        self.consistent = stale && age > self.consul.max_stale;
-        Ok(Some(endpoints).filter(|_| !self.consistent))
+        let answered = self.query(stale).await?;
+        self.consistent = stale && answered.age > self.consul.max_stale;
+        Ok(Some(answered).filter(|_| !self.consistent))
     }
 
-    async fn query(&mut self, stale: bool) -> Result<(Vec<Endpoint>, Duration), ConsulError> {
+    async fn query(&mut self, stale: bool) -> Result<Answered, ConsulError> {
         let service = self.service.as_str();
         let needs = format!("service:read on {service} and node:read on its nodes");
+        let _place = self.follower.place().await;
+        let (following, places) = self.follower.crowd();
+        let wait = held(self.consul.wait, following, places);
         let mut request = Request::get(&["health", "service", service], needs.clone())
-            .after(self.index.get(), self.consul.wait);
+            .after(self.index.get(), wait);
         if stale {
             request = request.flag("stale");
         }
+        let began = self.consul.clock.now();
         let answer = self.consul.call(&request).await?;
+        let held = request.is_held(self.consul.clock.now().since(began));
         if answer.filtered {
             let message =
                 format!("access is denied to a part of the answer, the token needs {needs}");
@@ -145,8 +152,21 @@ impl Watching {
                 "the catalogue names what is no endpoint"
             );
         }
-        Ok((endpoints, age))
+        Ok(Answered {
+            endpoints,
+            age,
+            held,
+        })
     }
+}
+
+/// What an agent says of a service.
+struct Answered {
+    endpoints: Vec<Endpoint>,
+    /// How long the server that said it has heard nothing of a leader.
+    age: Duration,
+    /// The agent has held the request for as long as it might.
+    held: bool,
 }
 
 fn same(old: &[Endpoint], new: &[Endpoint]) -> bool {

@@ -45,10 +45,10 @@ const LONGEST_IDLE: Duration = Duration::from_secs(15);
 const SHORTEST: Duration = Duration::from_millis(250);
 
 impl Pace {
-    /// How long to pause after an answer that took `took`.
-    pub(crate) fn answered(&mut self, news: bool, took: Duration, rng: &Rng) -> Duration {
+    /// How long to pause after an answer; `held` if the agent has held the request for as long as it was told to.
+    pub(crate) fn answered(&mut self, news: bool, held: bool, rng: &Rng) -> Duration {
         self.errors = 0;
-        if news || took >= LONGEST_IDLE {
+        if news || held {
             self.idle = 0;
             return Duration::ZERO;
         }
@@ -68,6 +68,19 @@ impl Pace {
     }
 }
 
+/// How long an agent may hold a request, if `following` have to share `places`.
+///
+/// Whoever finds a place keeps it for so short a time that everyone has had one within [`ROUND`].
+pub(crate) fn held(wait: Duration, following: usize, places: usize) -> Duration {
+    let turns = following.div_ceil(places.max(1)).max(1);
+    match turns {
+        1 => wait,
+        turns => (ROUND / u32::try_from(turns).unwrap_or(u32::MAX)).clamp(SHORTEST, wait),
+    }
+}
+
+const ROUND: Duration = Duration::from_secs(10);
+
 fn jittered(doublings: u32, longest: Duration, rng: &Rng) -> Duration {
     let most = (SHORTEST * (1 << doublings.min(10))).min(longest);
     most.mul_f64(0.5 + rng.unit() / 2.0)
@@ -76,8 +89,6 @@ fn jittered(doublings: u32, longest: Duration, rng: &Rng) -> Duration {
 #[cfg(all(test, not(mesh_loom)))]
 mod tests {
     use super::*;
-
-    const MOMENT: Duration = Duration::from_millis(1);
 
     /// Row 36 of reference/performance.md (f).
     #[test]
@@ -100,18 +111,29 @@ mod tests {
     #[test]
     fn answers_that_say_nothing_new_are_asked_for_more_and_more_rarely() {
         let (mut pace, rng) = (Pace::default(), Rng::seeded(1));
-        let pauses: Vec<_> = (0..20)
-            .map(|_| pace.answered(false, MOMENT, &rng))
-            .collect();
+        let pauses: Vec<_> = (0..20).map(|_| pace.answered(false, false, &rng)).collect();
         assert_eq!(pauses[..2], [Duration::ZERO; 2]);
         assert!(pauses[2] >= SHORTEST / 2 && pauses[2] <= SHORTEST);
         assert!(pauses[19] >= LONGEST_IDLE / 2 && pauses[19] <= LONGEST_IDLE);
-        assert_eq!(pace.answered(true, MOMENT, &rng), Duration::ZERO);
-        assert_eq!(pace.answered(false, MOMENT, &rng), Duration::ZERO);
-        assert_eq!(pace.answered(false, MOMENT, &rng), Duration::ZERO);
-        assert!(pace.answered(false, MOMENT, &rng) > Duration::ZERO);
-        // One that was held for long has not spun.
-        assert_eq!(pace.answered(false, LONGEST_IDLE, &rng), Duration::ZERO);
+        assert_eq!(pace.answered(true, false, &rng), Duration::ZERO);
+        assert_eq!(pace.answered(false, false, &rng), Duration::ZERO);
+        assert_eq!(pace.answered(false, false, &rng), Duration::ZERO);
+        assert!(pace.answered(false, false, &rng) > Duration::ZERO);
+        // One that was held has not spun, and is no news either.
+        assert_eq!(pace.answered(false, true, &rng), Duration::ZERO);
+    }
+
+    #[test]
+    fn who_shares_a_place_keeps_it_for_a_part_of_ten_seconds() {
+        let wait = Duration::from_secs(300);
+        assert_eq!(held(wait, 128, 128), wait);
+        assert_eq!(held(wait, 129, 128), Duration::from_secs(5));
+        assert_eq!(held(wait, 1_000, 128), Duration::from_millis(1_250));
+        assert_eq!(held(wait, 1_000_000, 128), SHORTEST);
+        assert_eq!(
+            held(Duration::from_secs(1), 129, 128),
+            Duration::from_secs(1)
+        );
     }
 
     #[test]
@@ -122,7 +144,7 @@ mod tests {
         assert!(pauses[0] >= SHORTEST / 2 && pauses[0] <= SHORTEST);
         assert!(pauses[3] >= SHORTEST * 4 && pauses[3] <= SHORTEST * 8);
         assert!(pauses[11] >= longest / 2 && pauses[11] <= longest);
-        pace.answered(true, MOMENT, &rng);
+        pace.answered(true, false, &rng);
         assert!(pace.failed(longest, &rng) <= SHORTEST);
     }
 }

@@ -8,19 +8,21 @@ use std::{
 use futures_util::stream;
 use tower_mesh_core::{
     Key, KeyValueError, Prefix,
-    kv::{Event, Listing, Watch},
+    kv::{Entry, Event, Listing, Watch},
 };
 
 use super::{failed, listing, tree};
 use crate::{
     consul::Consul,
     error::ConsulError,
-    turns::{Index, Pace},
+    places::Follower,
+    turns::{Index, Pace, held},
 };
 
 /// One who follows a prefix. Consul says what there is, never what has happened: that is told from the difference.
 pub(super) struct Watching {
     consul: Consul,
+    follower: Follower,
     prefix: Prefix,
     from: u64,
     known: Known,
@@ -30,12 +32,20 @@ pub(super) struct Watching {
     pause: Duration,
 }
 
-/// The revisions of the keys that were told; none before the first answer.
-type Known = Option<BTreeMap<Key, u64>>;
+/// What was told last; none before the first answer.
+type Known = Option<Told>;
+
+#[derive(Debug)]
+struct Told {
+    /// The revisions of the keys.
+    keys: BTreeMap<Key, u64>,
+    revision: u64,
+}
 
 impl Watching {
     pub(super) fn start(consul: Consul, prefix: Prefix, from: u64) -> Watch {
         let watching = Self {
+            follower: consul.places.follower(),
             consul,
             prefix,
             from,
@@ -59,13 +69,12 @@ impl Watching {
             if !self.pause.is_zero() {
                 self.consul.clock.sleep(self.pause).await;
             }
-            let began = self.consul.clock.now();
             match self.ask().await {
-                Ok((now, went_back)) => {
-                    self.events = events(&mut self.known, now, self.from, went_back);
-                    let took = self.consul.clock.now().since(began);
+                Ok(answered) => {
+                    let (now, held) = answered;
+                    self.events = events(&mut self.known, now, self.from);
                     let news = !self.events.is_empty();
-                    self.pause = self.pace.answered(news, took, &self.consul.rng);
+                    self.pause = self.pace.answered(news, held, &self.consul.rng);
                 }
                 Err(error) => {
                     self.pause = self.pace.failed(self.consul.max_pause, &self.consul.rng);
@@ -77,37 +86,47 @@ impl Watching {
         }
     }
 
-    /// What there is, and whether the store's state was lost.
+    /// What there is, and whether the agent has held the request for as long as it might.
     async fn ask(&mut self) -> Result<(Listing, bool), ConsulError> {
-        let request = tree(&self.prefix).after(self.index.get(), self.consul.wait);
+        let _place = self.follower.place().await;
+        let (following, places) = self.follower.crowd();
+        let wait = held(self.consul.wait, following, places);
+        let request = tree(&self.prefix).after(self.index.get(), wait);
+        let began = self.consul.clock.now();
         let answer = self.consul.call(&request).await?;
+        let held = request.is_held(self.consul.clock.now().since(began));
         let (now, index) = listing(answer, &self.prefix).await?;
-        let before = self.index;
         self.index.advance(index);
-        Ok((now, self.index.get() < before.get()))
+        Ok((now, held))
     }
 }
 
 /// What has happened between what is `known` and what there is `now`.
-fn events(known: &mut Known, now: Listing, from: u64, lost: bool) -> VecDeque<Event> {
-    let revisions = now.entries.iter().map(|e| (e.key.clone(), e.revision));
-    let new: BTreeMap<_, _> = revisions.collect();
-    let Some(old) = known.replace(new) else {
+fn events(known: &mut Known, now: Listing, from: u64) -> VecDeque<Event> {
+    let keys = now.entries.iter().map(|e| (e.key.clone(), e.revision));
+    let told = Told {
+        keys: keys.collect(),
+        revision: now.revision,
+    };
+    let Some(old) = known.replace(told) else {
         // What was deleted since is not known, so all is said unless nothing has happened.
         return match from > 0 && from == now.revision {
             true => VecDeque::new(),
             false => VecDeque::from([Event::Reset(now)]),
         };
     };
-    let older = |entry: &tower_mesh_core::kv::Entry| {
-        old.get(&entry.key).is_some_and(|r| *r > entry.revision)
+    // The store has lost its state; or forgotten old deletions, and then it does no harm.
+    let older = |entry: &Entry| {
+        old.keys
+            .get(&entry.key)
+            .is_some_and(|r| *r > entry.revision)
     };
-    if lost || now.entries.iter().any(older) {
+    if now.revision < old.revision || now.entries.iter().any(older) {
         return VecDeque::from([Event::Reset(now)]);
     }
     let Listing { entries, revision } = now;
     let there: BTreeMap<_, _> = entries.iter().map(|e| (&e.key, e.revision)).collect();
-    let gone = old.keys().filter(|key| !there.contains_key(key));
+    let gone = old.keys.keys().filter(|key| !there.contains_key(key));
     let gone: Vec<_> = gone
         .map(|key| Event::Delete {
             key: key.clone(),
@@ -116,7 +135,7 @@ fn events(known: &mut Known, now: Listing, from: u64, lost: bool) -> VecDeque<Ev
         .collect();
     let puts = entries
         .into_iter()
-        .filter(|entry| old.get(&entry.key) != Some(&entry.revision));
+        .filter(|entry| old.keys.get(&entry.key) != Some(&entry.revision));
     let mut puts: Vec<_> = puts.collect();
     puts.sort_by_key(|entry| entry.revision);
     gone.into_iter()
@@ -126,8 +145,6 @@ fn events(known: &mut Known, now: Listing, from: u64, lost: bool) -> VecDeque<Ev
 
 #[cfg(all(test, not(mesh_loom)))]
 mod tests {
-    use tower_mesh_core::kv::Entry;
-
     use super::*;
 
     fn listing(keys: &[(&str, u64)], revision: u64) -> Listing {
@@ -142,8 +159,8 @@ mod tests {
         }
     }
 
-    fn told(known: &mut Known, now: Listing, lost: bool) -> Vec<String> {
-        let events = events(known, now, 5, lost);
+    fn told(known: &mut Known, now: Listing) -> Vec<String> {
+        let events = events(known, now, 5);
         events
             .iter()
             .map(|event| match event {
@@ -158,24 +175,16 @@ mod tests {
     #[test]
     fn a_watch_tells_the_difference_and_all_where_there_is_none_to_tell() {
         let mut known = None;
-        assert!(told(&mut known, listing(&[("a", 5)], 5), false).is_empty());
+        assert!(told(&mut known, listing(&[("a", 5)], 5)).is_empty());
         let now = listing(&[("a", 9), ("b", 7)], 9);
-        assert_eq!(told(&mut known, now, false), ["b is 7", "a is 9"]);
+        assert_eq!(told(&mut known, now), ["b is 7", "a is 9"]);
         let now = listing(&[("b", 7)], 11);
-        assert_eq!(told(&mut known, now, false), ["a went at 11"]);
-        assert!(told(&mut known, listing(&[("b", 7)], 12), false).is_empty());
-        assert_eq!(
-            told(&mut known, listing(&[("b", 3)], 3), false),
-            ["1 in all"]
-        );
-        assert_eq!(
-            told(&mut known, listing(&[("b", 3)], 3), true),
-            ["1 in all"]
-        );
-        assert_eq!(
-            told(&mut None, listing(&[("a", 6)], 6), false),
-            ["1 in all"]
-        );
-        assert_eq!(told(&mut None, listing(&[], 4), false), ["0 in all"]);
+        assert_eq!(told(&mut known, now), ["a went at 11"]);
+        assert!(told(&mut known, listing(&[("b", 7)], 12)).is_empty());
+        // Lost: by an older revision of a key, or of all.
+        assert_eq!(told(&mut known, listing(&[("b", 3)], 13)), ["1 in all"]);
+        assert_eq!(told(&mut known, listing(&[], 4)), ["0 in all"]);
+        assert_eq!(told(&mut None, listing(&[("a", 6)], 6)), ["1 in all"]);
+        assert_eq!(told(&mut None, listing(&[], 4)), ["0 in all"]);
     }
 }

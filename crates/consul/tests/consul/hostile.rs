@@ -4,6 +4,7 @@
 //! is bounded, and the error says what is wrong.
 
 use std::{
+    num::NonZeroUsize,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -267,6 +268,54 @@ async fn an_index_that_goes_back_is_asked_from_the_beginning_and_none_is_no_reas
     let text = |index: &str| Some(index.to_owned());
     let asked = [None, text("9"), None, text("3"), None, text("1"), text("1")];
     assert_eq!(indexes(&fake), asked);
+}
+
+#[tokio::test]
+async fn those_who_follow_more_than_an_agent_takes_ask_in_turns() {
+    let index = "x-consul-index: 9\r\n";
+    let fake = Fake::start(vec![
+        answer(index, &[1]),
+        answer(index, &[2]),
+        answer(index, &[3]),
+        Reply::Hang,
+    ])
+    .await;
+    let consul = fake.consul().wait(Duration::from_secs(300));
+    let consul = consul.max_held(NonZeroUsize::new(2).unwrap());
+    let follow = |service| Seen::start(&consul, &crate::scene::name(service));
+    let mut all = [follow("a"), follow("b"), follow("c")];
+    for seen in &mut all {
+        seen.ports().await;
+    }
+    // All of them ask again; two are held, and the third has to wait for a place.
+    let [a, b, c] = &mut all;
+    let asking = async { tokio::join!(a.next(), b.next(), c.next()) };
+    let never = tokio::time::timeout(Duration::from_millis(200), asking);
+    assert!(never.await.is_err());
+    assert_eq!(fake.asked(), 5);
+    let requests = fake.requests.lock().unwrap();
+    assert!(
+        requests[3..]
+            .iter()
+            .all(|text| text.contains("wait=5000ms")),
+        "{requests:?}"
+    );
+}
+
+/// Another agent, or the same one without its state, would hold the old index for the whole wait.
+#[tokio::test]
+async fn after_an_error_it_is_asked_from_the_beginning() {
+    let index = "x-consul-index: 9\r\n";
+    let fake = Fake::start(vec![
+        answer(index, &[1]),
+        Reply::Fail("500 No"),
+        answer(index, &[2]),
+    ])
+    .await;
+    let mut seen = Seen::start(&fake.consul(), &orders());
+    assert_eq!(seen.ports().await, [1]);
+    assert_eq!(seen.ports().await, [2]);
+    assert_eq!(indexes(&fake), [None, Some("9".to_owned()), None]);
 }
 
 /// Its clock stands still, so every pause is for ever: what it asks without one is all that it asks.

@@ -11,6 +11,7 @@
 
 mod agent;
 mod cluster;
+mod fleet;
 mod hostile;
 mod keys;
 mod outages;
