@@ -461,9 +461,11 @@ impl Heard {
     /// Listens at `endpoint` from now on. An endpoint has one such judge.
     pub(crate) fn of(endpoint: &Endpoint) -> Arc<Self> {
         let vitals = endpoint.vitals();
-        let judge = vitals.attach(JudgeKind::Outlier, |_| Arc::new(Self::default()));
+        let judge = vitals.attach(JudgeKind::Health, |_| Arc::new(Self::default()));
         let judge: Arc<dyn Any + Send + Sync> = Arc::<dyn Judge>::clone(judge);
-        judge.downcast().expect("nobody else judges outliers here")
+        judge
+            .downcast()
+            .expect("nobody checks the health of endpoints here")
     }
 
     /// What was heard of all of them.

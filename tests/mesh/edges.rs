@@ -23,6 +23,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
             "tower-mesh-breaker",
             "tower-mesh-core",
             "tower-mesh-discovery",
+            "tower-mesh-health",
             "tower-mesh-http",
             "tower-mesh-limit",
             "tower-mesh-retry",

@@ -85,6 +85,11 @@ async fn more_services_in_use_than_the_mesh_keeps_are_refused_not_forgotten() {
     assert!(error.is_overloaded(), "{error}");
     drop(held);
     mesh.service("one-more").unwrap();
+    until(
+        "only discovery and what the one service needs are left",
+        || mesh.tasks() < 10,
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod edges;
 mod endings;
 mod errors;
 mod flaws;
+mod health;
 mod hostile;
 mod lifecycle;
 mod reload;

@@ -7,7 +7,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     pin::pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     task::Poll,
     time::Duration,
 };
@@ -19,6 +19,7 @@ use tower_mesh_core::{
     metrics::NoRecorder,
 };
 use tower_mesh_discovery::{Discovery, Static};
+use tower_mesh_health::Components;
 use tower_mesh_http::HttpEndpoints;
 
 use crate::{
@@ -55,6 +56,7 @@ pub struct MeshBuilder {
     connect_timeout: Option<Duration>,
     components: Vec<(Start, Arc<dyn Component>)>,
     snapshot: Option<Snapshot>,
+    zone: Option<String>,
 }
 
 impl MeshBuilder {
@@ -74,6 +76,7 @@ impl MeshBuilder {
             connect_timeout: None,
             components: Vec::new(),
             snapshot: None,
+            zone: None,
         }
     }
 
@@ -126,6 +129,13 @@ impl MeshBuilder {
     /// Sets the policy of one service.
     pub fn policy(mut self, service: &str, policy: Policy) -> Self {
         self.policies.insert(service.to_owned(), policy);
+        self
+    }
+
+    /// Says where this process runs, so that calls stay [near](crate::balance#priorities-and-zones): a path from the largest
+    /// part to the smallest, as the endpoints' zones are, such as `eu-west/1a`. Unless said, zones do not matter.
+    pub fn zone(mut self, path: &str) -> Self {
+        self.zone = Some(path.to_owned());
         self
     }
 
@@ -222,6 +232,7 @@ impl MeshBuilder {
         {
             return Err(StartError::new("connect_timeout must be above zero"));
         }
+        let zone = self.zone.or_else(|| config.zone.clone());
         let snapshot = self.snapshot.unwrap_or_default();
         snapshot
             .check()
@@ -247,6 +258,7 @@ impl MeshBuilder {
             connect_timeout: self.connect_timeout,
             components: self.components,
             snapshot,
+            zone,
         })
     }
 }
@@ -291,6 +303,7 @@ struct Plan {
     connect_timeout: Option<Duration>,
     components: Vec<(Start, Arc<dyn Component>)>,
     snapshot: Snapshot,
+    zone: Option<String>,
 }
 
 impl Plan {
@@ -313,6 +326,11 @@ impl Plan {
         started
             .components(&mut self.components, Start::Breakers)
             .await?;
+        let (components, driver) = Components::builder()
+            .clock(self.clock.clone())
+            .rng(self.rng.clone())
+            .build();
+        tasks.spawn(driver);
         started
             .components(&mut self.components, Start::Health)
             .await?;
@@ -334,8 +352,11 @@ impl Plan {
             discovery,
             registry: self.registry,
             breakers,
+            components,
+            discovery_health: OnceLock::new(),
             connect,
             configured: self.config,
+            zone: self.zone,
             coded: self.coded,
             settings: ArcSwap::from_pointee(self.settings),
             reloads: Mutex::default(),
@@ -345,7 +366,9 @@ impl Plan {
             tasks,
         };
         core.stage.advance(Lifecycle::Running);
-        let mesh = Mesh::new(Arc::new(core));
+        let core = Arc::new(core);
+        core.report_discovery();
+        let mesh = Mesh::new(core);
         if let Some(watched) = self.watched {
             let (core, services) = (Arc::downgrade(&mesh.core), Arc::downgrade(&mesh.services));
             mesh.core.tasks.spawn(watched.follow(core, services));

@@ -20,6 +20,7 @@ pub use tower_mesh_balance as balance;
 pub use tower_mesh_breaker as breaker;
 pub use tower_mesh_core as core;
 pub use tower_mesh_discovery as discovery;
+pub use tower_mesh_health as health;
 pub use tower_mesh_http as http;
 pub use tower_mesh_limit as limit;
 pub use tower_mesh_retry as retry;
@@ -29,6 +30,7 @@ mod call;
 pub mod config;
 mod error;
 mod errors;
+mod explain;
 mod lifecycle;
 mod mesh;
 mod metrics;
@@ -52,9 +54,12 @@ pub use self::{
     builder::MeshBuilder,
     config::{Config, ConfigError},
     error::{Error, StartError},
+    explain::Explained,
     lifecycle::{Component, Lifecycle, Start},
     mesh::Mesh,
-    policy::{BreakerPolicy, LimitPolicy, PanicPolicy, Policy, RetryPolicy},
+    policy::{
+        BreakerPolicy, EjectionPolicy, HedgePolicy, LimitPolicy, PanicPolicy, Policy, RetryPolicy,
+    },
     profile::Profile,
     service::{MeshLayer, MeshService},
     settings::{Change, Changes},

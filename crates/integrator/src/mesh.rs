@@ -4,24 +4,26 @@ use std::{
     collections::HashMap,
     fmt,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use tower_mesh_breaker::CircuitBreakerRegistry;
 use tower_mesh_core::{
-    Clock, Health, Instance, Instant, Kind, Recorder, Refusal, Register, RegisterError,
+    BoxError, Clock, Health, Instance, Instant, Kind, Recorder, Refusal, Register, RegisterError,
     Registration, Rng, ServiceName,
 };
 use tower_mesh_discovery::Discovery;
+use tower_mesh_health::{Component, Components, Criticality, Report};
 use tower_mesh_http::HttpEndpoints;
 
 use crate::{
     builder::{MeshBuilder, Started},
     config::{Config, Operation},
     error::{Error, StartError},
-    lifecycle::{Component, Lifecycle, Stage},
+    explain::Explained,
+    lifecycle::{self, Lifecycle, Stage},
     reload::Reloads,
     service::{MeshLayer, MeshService, State},
     settings::{Coded, Settings},
@@ -66,9 +68,12 @@ pub(crate) struct Core {
     pub(crate) discovery: Discovery,
     pub(crate) registry: Arc<dyn Register>,
     pub(crate) breakers: CircuitBreakerRegistry,
+    pub(crate) components: Components,
+    pub(crate) discovery_health: OnceLock<Component>,
     pub(crate) connect: HttpEndpoints,
     /// What it was started with; only its policies and operations may change.
     pub(crate) configured: Config,
+    pub(crate) zone: Option<String>,
     pub(crate) coded: Coded,
     pub(crate) settings: ArcSwap<Settings>,
     pub(crate) reloads: Mutex<Reloads>,
@@ -212,7 +217,7 @@ impl Mesh {
     /// Dropped half-way, it goes on.
     pub async fn replace(
         &self,
-        component: impl Component,
+        component: impl lifecycle::Component,
         limit: Duration,
     ) -> Result<(), StartError> {
         let (core, component) = (Arc::clone(&self.core), Arc::new(component));
@@ -230,6 +235,25 @@ impl Mesh {
         result
             .await
             .unwrap_or_else(|_| Err(StartError::new("the part panicked")))
+    }
+
+    /// How the parts of this process are: add your own, by what they say or what they answer when asked.
+    pub fn components(&self) -> &Components {
+        &self.core.components
+    }
+
+    /// Whether this process can do its work: the mesh runs, and no critical [component](Self::components) is unhealthy.
+    pub fn ready(&self) -> bool {
+        self.core.is_ready()
+    }
+
+    /// Why each endpoint of a service is or is not picked now, and what its last callers were refused for.
+    ///
+    /// # Errors
+    ///
+    /// As [`service`](Self::service).
+    pub fn explain(&self, service: &str) -> Result<Explained, Error> {
+        Ok(Explained::of(&self.core, &*self.state(service)?))
     }
 
     /// The state of the mesh as it is now.
@@ -305,6 +329,38 @@ impl Services {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ServiceName, Arc<State>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Core {
+    pub(crate) fn is_ready(&self) -> bool {
+        self.stage.get() == Lifecycle::Running && self.components.ready()
+    }
+
+    /// Has discovery among the components: degraded while it answers from what it knew before.
+    pub(crate) fn report_discovery(self: &Arc<Self>) {
+        let core = Arc::downgrade(self);
+        let ask = move || {
+            let core = core.upgrade();
+            async move { Ok::<_, BoxError>(core.map_or_else(Report::healthy, |core| core.discovered())) }
+        };
+        let name = "discovery";
+        if let Ok(component) = self.components.check(name, Criticality::Optional, ask) {
+            let _ = self.discovery_health.set(component);
+        }
+    }
+
+    fn discovered(&self) -> Report {
+        let services = self.discovery.status();
+        let stale = services.iter().find_map(|service| {
+            let why = match (&service.last_error, service.suspect) {
+                (Some(error), _) => error.to_string(),
+                (None, true) => "the last answer had too few endpoints".to_owned(),
+                (None, false) => return None,
+            };
+            Some(format!("{}: {why}", service.service))
+        });
+        stale.map_or_else(Report::healthy, |why| Report::degraded(&why))
     }
 }
 

@@ -31,7 +31,7 @@ impl Mesh {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if it is invalid, or would change what takes a new start: the name of the process and
+    /// [`ConfigError`] if it is invalid, or would change what takes a new start: name and zone of the process, and
     /// `[discovery]`. The settings in force stay, and the [status](Self::status) tells of it.
     pub fn reload(&self, config: &Config) -> Result<Changes, ConfigError> {
         reload(&self.core, &self.services, config)
@@ -51,6 +51,9 @@ impl Core {
             .is_some_and(|name| *name != self.name)
         {
             return restart("service");
+        }
+        if config.zone != self.configured.zone {
+            return restart("zone");
         }
         if config.discovery != self.configured.discovery {
             return restart("discovery");

@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 use tower_layer::Identity;
 use tower_mesh_breaker::BreakerLayer;
 use tower_mesh_core::{Clock, Endpoint, NewLayer, ServiceName};
+use tower_mesh_health::SavedEjection;
 
 use crate::{mesh::Mesh, service::State, stack::Layers};
 
-/// What a mesh has learned of the endpoints of its services: how fast they are, which breakers are open and for how long.
+/// What a mesh has learned of the endpoints of its services: how fast they are, which breakers are open, who is
+/// ejected, and for how long.
 ///
 /// A process that restarts would else learn it again at its callers' expense. Take it with [`Mesh::snapshot`], keep it as
 /// JSON, and give it to [`MeshBuilder::restore`](crate::MeshBuilder::restore). It knows when it was taken: what was open for
@@ -58,6 +60,8 @@ struct EndpointSnapshot {
     latency_us: Option<f32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     breaker: Option<Out>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ejected: Option<Out>,
 }
 
 /// Out for so much longer, for the so-manieth time in a row.
@@ -65,7 +69,7 @@ struct EndpointSnapshot {
 #[serde(deny_unknown_fields)]
 struct Out {
     rest_ms: u64,
-    times: u8,
+    times: u32,
 }
 
 /// The version written, and the only one read.
@@ -95,7 +99,15 @@ impl Mesh {
 fn of_service(state: &State) -> ServiceSnapshot {
     let layers = state.layers();
     let set = state.endpoints().current();
-    let learned = set.endpoints().iter().map(|e| of_endpoint(&layers, e));
+    let ejected: HashMap<_, _> = (layers.ejected().saved().into_iter())
+        .map(|ejection| ((ejection.id.clone(), ejection.address), ejection))
+        .collect();
+    let learned = set.endpoints().iter().map(|endpoint| EndpointSnapshot {
+        ejected: ejected
+            .get(&(endpoint.id().to_owned(), endpoint.address()))
+            .map(|ejection| Out::new(ejection.remaining, ejection.times)),
+        ..of_endpoint(&layers, endpoint)
+    });
     ServiceSnapshot {
         endpoints: learned.filter(EndpointSnapshot::says_something).collect(),
     }
@@ -107,18 +119,15 @@ fn of_endpoint(layers: &Layers, endpoint: &Endpoint) -> EndpointSnapshot {
         id: endpoint.id().to_owned(),
         address: endpoint.address(),
         latency_us: endpoint.vitals().load().latency_us(),
-        breaker: breaker.and_then(|breaker| {
-            Some(Out {
-                rest_ms: breaker.retry_after()?.as_millis() as u64,
-                times: breaker.openings,
-            })
-        }),
+        breaker: breaker
+            .and_then(|breaker| Some(Out::new(breaker.retry_after()?, breaker.openings.into()))),
+        ejected: None,
     }
 }
 
 impl EndpointSnapshot {
     fn says_something(&self) -> bool {
-        self.latency_us.is_some() || self.breaker.is_some()
+        self.latency_us.is_some() || self.breaker.is_some() || self.ejected.is_some()
     }
 }
 
@@ -191,6 +200,21 @@ impl Recall {
         }
     }
 
+    /// Who is to be ejected, and for how much longer.
+    pub(crate) fn ejections(&self) -> Vec<SavedEjection> {
+        let left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ejected = left.values().filter_map(|endpoint| {
+            let out = endpoint.ejected?;
+            Some(SavedEjection {
+                id: endpoint.id.clone(),
+                address: endpoint.address,
+                remaining: out.rest(),
+                times: out.times,
+            })
+        });
+        ejected.collect()
+    }
+
     fn take(&self, endpoint: &Endpoint) -> Option<EndpointSnapshot> {
         let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if left.is_empty() {
@@ -207,18 +231,26 @@ impl EndpointSnapshot {
             self.latency_us = None;
         }
         self.breaker = self.breaker.and_then(|out| out.aged(age));
+        self.ejected = self.ejected.and_then(|out| out.aged(age));
         self
     }
 }
 
 impl Out {
-    fn aged(self, age: Duration) -> Option<Self> {
-        let rest = Duration::from_millis(self.rest_ms).min(LONGEST_OUT);
-        let rest = rest.checked_sub(age)?;
-        Some(Self {
+    fn new(rest: Duration, times: u32) -> Self {
+        Self {
             rest_ms: rest.as_millis() as u64,
-            ..self
-        })
+            times,
+        }
+    }
+
+    fn rest(self) -> Duration {
+        Duration::from_millis(self.rest_ms)
+    }
+
+    fn aged(self, age: Duration) -> Option<Self> {
+        let rest = self.rest().min(LONGEST_OUT).checked_sub(age)?;
+        Some(Self::new(rest, self.times))
     }
 }
 
@@ -239,7 +271,7 @@ impl NewLayer<Endpoint> for RecallLayer {
                 endpoint.vitals().load().seed(latency, self.clock.now());
             }
             if let (Some(breaker), Some(out)) = (self.breakers.breaker(endpoint), learned.breaker) {
-                breaker.reopen(Duration::from_millis(out.rest_ms), out.times);
+                breaker.reopen(out.rest(), u8::try_from(out.times).unwrap_or(u8::MAX));
             }
         }
         Identity::new()

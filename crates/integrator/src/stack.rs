@@ -10,17 +10,21 @@ use tower::{
     util::{Either, option_layer},
 };
 use tower_layer::Layer;
-use tower_mesh_balance::{Balance, BalanceLayer};
+use tower_mesh_balance::{Balance, BalanceLayer, Explanation, SlowStart};
 use tower_mesh_breaker::{Breaker, BreakerLayer, CircuitBreaker, Window};
 use tower_mesh_core::{
     Attempt, Classify, Endpoint, Endpoints, Layered, NewService, Outcome, Verdict, frame::Joined,
 };
 use tower_mesh_discovery::{Discovered, DiscoveryLayer};
+use tower_mesh_health::{OutlierLayer, OutlierPolicy, OutlierSnapshot};
 use tower_mesh_http::{Body, CompleteOnBody, HttpClassify, HttpReplay, TrackedBody};
 use tower_mesh_limit::{
     Bulkhead, BulkheadHandle, BulkheadLayer, BulkheadSnapshot, Deadline, DeadlineLayer, Permit,
 };
-use tower_mesh_retry::{Backoff, Budget, BudgetSnapshot, Retry, RetryLayer};
+use tower_mesh_retry::{
+    Backoff, Budget, BudgetSnapshot, Hedge, HedgeAfter, HedgeLayer, HedgeSnapshot, Retry,
+    RetryLayer,
+};
 use tower_service::Service;
 
 use crate::{
@@ -28,6 +32,7 @@ use crate::{
     observe::{self, Observe, ObserveLayer, Scope},
     policy::{BreakerPolicy, Policy},
     snapshot::Recall,
+    tasks::Held,
 };
 
 /// The layers of one service: one state, however many stacks are built from them.
@@ -41,9 +46,14 @@ pub(crate) struct Layers {
     service_breaker: Option<BreakerLayer<ByHead>>,
     retry: RetryLayer<HttpReplay, HttpClassify, Joined>,
     budget: Budget,
+    hedge: Option<HedgeLayer<HttpReplay, HttpClassify, Joined>>,
     balance: BalanceLayer<HttpClassify, CompleteOnBody>,
     breaker: BreakerLayer,
+    outliers: OutlierLayer,
     recall: Recall,
+    endpoints: Endpoints,
+    /// Ends with the last of the layers.
+    _ejecting: Arc<Held>,
 }
 
 /// The whole stack over endpoint services of type `S`.
@@ -56,7 +66,10 @@ type Beneath<S> = Discovered<Bulkhead<Guarded<S>, CompleteOnBody>, Joined>;
 type Guarded<S> = Either<CircuitBreaker<Attempts<S>, ByHead, CompleteOnResponse>, Attempts<S>>;
 
 /// The attempts of a call.
-type Attempts<S> = Retry<Balanced<S>, HttpReplay, HttpClassify, Joined>;
+type Attempts<S> = Retry<Hedged<S>, HttpReplay, HttpClassify, Joined>;
+
+/// One attempt, with another beside it if the service is hedged.
+type Hedged<S> = Either<Hedge<Balanced<S>, HttpReplay, HttpClassify, Joined>, Balanced<S>>;
 
 /// The endpoints of the service, as one.
 pub(crate) type Balanced<S> = Balance<S, HttpClassify, CompleteOnBody>;
@@ -95,6 +108,12 @@ impl Layers {
             // Above the balancer so that each attempt picks again, and elsewhere; beneath the bulkhead so that its budget
             // is asked only for calls that run.
             .layer(layer_fn(|beneath| self.retry.over(beneath)))
+            // Above the balancer so that the second attempt picks again, and elsewhere; beneath retry so that what is slow
+            // and what has failed are paid for out of one budget, and attempts add up instead of multiplying.
+            .layer(layer_fn(|beneath| match &self.hedge {
+                Some(hedge) => Either::Left(hedge.over(beneath)),
+                None => Either::Right(beneath),
+            }))
             // Above the endpoints because it chooses among them; beneath retry because an attempt is one endpoint's.
             .service(endpoints)
     }
@@ -111,6 +130,7 @@ impl Layers {
             connect,
             self.recall.layer(&self.breaker, &self.scope.core.clock),
         );
+        let connect = Layered::new(connect, self.outliers.clone());
         (self.balance).layer(Layered::new(connect, self.breaker.clone()))
     }
 
@@ -150,7 +170,16 @@ impl Layers {
         let (clock, rng) = (core.clock.clone(), core.rng.clone());
         let bulkhead = bulkhead(policy, core);
         let budget = budget(policy);
+        let (outliers, driver) = OutlierLayer::builder(endpoints)
+            .policy(outlier_policy(policy))
+            .clock(clock.clone())
+            .rng(rng.clone())
+            .build();
+        outliers
+            .handle()
+            .restore(recall.ejections(), Duration::ZERO);
         let balance = BalanceLayer::new(endpoints.clone())
+            .zone(core.zone.as_deref().unwrap_or_default())
             .clock(clock.clone())
             .rng(rng.clone())
             .classify(HttpClassify::new())
@@ -161,13 +190,17 @@ impl Layers {
             bulkhead,
             service_breaker: (policy.breaker.service).then(|| service_breaker(policy, &scope)),
             retry: retry_layer(policy, &budget, core),
+            hedge: hedge_layer(policy, &budget, endpoints, core),
             budget,
+            outliers,
             balance: balanced(balance, policy),
             breaker: BreakerLayer::new(breaker_policy(&policy.breaker))
                 .name(service.as_str())
                 .clock(clock)
                 .rng(rng),
             recall,
+            endpoints: endpoints.clone(),
+            _ejecting: Arc::new(core.tasks.spawn_held(driver)),
             policy: policy.clone(),
             scope,
         }
@@ -188,6 +221,12 @@ impl Layers {
         }
         if policy.retry != old.retry {
             next.retry = retry_layer(policy, &next.budget, core);
+        }
+        if policy.hedge != old.hedge || earned(policy) != earned(old) {
+            next.hedge = hedge_layer(policy, &next.budget, &self.endpoints, core);
+        }
+        if outlier_policy(policy) != outlier_policy(old) {
+            next.outliers.handle().set_policy(outlier_policy(policy));
         }
         let breakers = breaker_policy(&policy.breaker);
         if policy.breaker != old.breaker {
@@ -214,6 +253,21 @@ impl Layers {
     /// How the retry budget stands.
     pub(crate) fn budget(&self) -> BudgetSnapshot {
         self.budget.snapshot(self.scope.core.clock.now())
+    }
+
+    /// Who is ejected.
+    pub(crate) fn ejected(&self) -> OutlierSnapshot {
+        self.outliers.handle().snapshot()
+    }
+
+    /// What became of hedges, if the service is hedged.
+    pub(crate) fn hedges(&self) -> Option<HedgeSnapshot> {
+        self.hedge.as_ref().map(HedgeLayer::snapshot)
+    }
+
+    /// Why each endpoint is or is not picked now.
+    pub(crate) fn explain(&self) -> Explanation {
+        self.balance.explain()
     }
 
     /// Whether so many endpoints are out that their judges are not believed.
@@ -252,6 +306,46 @@ fn balanced<K, C>(layer: BalanceLayer<K, C>, policy: &Policy) -> BalanceLayer<K,
         .strategy(policy.balance)
         .max_out(policy.panic.max_out)
         .min_healthy(policy.panic.min_healthy)
+        .slow_start(SlowStart::new(policy.slow_start))
+}
+
+fn outlier_policy(policy: &Policy) -> OutlierPolicy {
+    let ejection = &policy.ejection;
+    let few = const { NonZeroU32::new(20).expect("not zero") };
+    let policy = OutlierPolicy::default()
+        .consecutive_failures(None)
+        .failure_percentage((ejection.failure_rate, few))
+        .eject_for(ejection.eject_for)
+        .eject_at_most(ejection.max_eject)
+        .max_share(policy.panic.max_out)
+        .min_healthy(policy.panic.min_healthy);
+    if ejection.enabled {
+        policy
+    } else {
+        policy.success_rate(None).failure_percentage(None)
+    }
+}
+
+fn hedge_layer(
+    policy: &Policy,
+    budget: &Budget,
+    endpoints: &Endpoints,
+    core: &Core,
+) -> Option<HedgeLayer<HttpReplay, HttpClassify, Joined>> {
+    let after = HedgeAfter::Percentile {
+        share: policy.hedge.percentile?,
+        at_least: Duration::from_millis(1),
+    };
+    let layer = HedgeLayer::new(budget.clone())
+        .joined()
+        .beneath_retry()
+        .after(after)
+        .attempts(policy.hedge.attempts)
+        .elsewhere(endpoints.clone())
+        .clock(core.clock.clone())
+        .replay(HttpReplay::new())
+        .classify(HttpClassify::new());
+    Some(layer)
 }
 
 fn service_breaker(policy: &Policy, scope: &Scope) -> BreakerLayer<ByHead> {

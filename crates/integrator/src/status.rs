@@ -1,10 +1,11 @@
 //! The state of a mesh, for people and for machines.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use serde::{Serialize, Serializer};
 use tower_mesh_breaker::Breaker;
 use tower_mesh_core::{Endpoint, EndpointSet, Instant, JudgeKind, Kind, Resolution, Standing};
+use tower_mesh_health::{ComponentSnapshot, Criticality, Ejection};
 
 use crate::{errors::Seen, lifecycle::Lifecycle, mesh::Core, service::State, stack::Layers};
 
@@ -23,10 +24,30 @@ pub struct Status {
     pub up: Duration,
     /// Background tasks that run.
     pub tasks: usize,
+    /// Whether this process can do its work: it runs, and no critical component is unhealthy.
+    pub ready: bool,
+    /// How its components are, by name.
+    pub components: Vec<ComponentStatus>,
     /// Which configuration is in force.
     pub config: ConfigStatus,
     /// The services in use, by name.
     pub services: Vec<ServiceStatus>,
+}
+
+/// A component of the process, see [`Mesh::components`](crate::Mesh::components).
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ComponentStatus {
+    /// Its name.
+    pub name: String,
+    /// `healthy`, `degraded` or `unhealthy`.
+    pub status: &'static str,
+    /// Whether the process can do without.
+    pub optional: bool,
+    /// Where it is going: `improving`, `steady` or `worsening`.
+    pub trend: &'static str,
+    /// Why it was last no better than it was.
+    pub last_error: Option<String>,
 }
 
 /// The configuration of a mesh.
@@ -61,6 +82,10 @@ pub struct ServiceStatus {
     pub errors: Vec<ErrorStatus>,
     /// The retry budget.
     pub retries: RetryStatus,
+    /// Second attempts beside slow ones, if the service is hedged.
+    pub hedges: Option<HedgeStatus>,
+    /// How many endpoints were taken out for failing more than their peers.
+    pub ejection: EjectionStatus,
     /// The limit of calls in flight.
     pub limit: LimitStatus,
     /// Whether so many endpoints are out that health and ejection are ignored and open breakers probed.
@@ -120,6 +145,46 @@ pub struct RetryStatus {
     pub balance: f64,
 }
 
+/// The hedges of a service.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct HedgeStatus {
+    /// How long a call waits before it is hedged; none until enough is known.
+    #[serde(rename = "delay_ms", serialize_with = "maybe_millis")]
+    pub delay: Option<Duration>,
+    /// Hedges sent.
+    pub sent: u64,
+    /// Calls that a hedge has answered.
+    pub won: u64,
+    /// Hedges that the budget refused.
+    pub refused: u64,
+}
+
+/// The ejections of a service.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct EjectionStatus {
+    /// Endpoints that are ejected.
+    pub ejected: usize,
+    /// Ejections there have been.
+    pub ejections: u64,
+    /// How many more there would have been, had not too many been out.
+    pub withheld: u64,
+}
+
+/// Why and for how long an endpoint is ejected.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct EjectedStatus {
+    /// Why.
+    pub reason: &'static str,
+    /// For how much longer.
+    #[serde(rename = "rest_ms", serialize_with = "millis")]
+    pub rest: Duration,
+    /// How often in a row.
+    pub times: u32,
+}
+
 /// The limit of calls in flight of a service.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -163,6 +228,8 @@ pub struct EndpointStatus {
     pub gate: String,
     /// Its breaker.
     pub breaker: Option<BreakerStatus>,
+    /// Why it is ejected, if it is.
+    pub ejected: Option<EjectedStatus>,
     /// Attempts that have not ended.
     pub in_flight: u32,
     /// Attempts made.
@@ -184,6 +251,10 @@ impl Status {
             lifecycle: core.stage.get(),
             up: now.since(core.started_at),
             tasks: core.tasks.running(),
+            ready: core.is_ready(),
+            components: (core.components.snapshot().components.into_iter())
+                .map(component_status)
+                .collect(),
             config: ConfigStatus {
                 revision: core.settings.load().revision,
                 error: core.refused(),
@@ -202,6 +273,13 @@ impl Status {
     }
 }
 
+/// One service, as it is now.
+pub(crate) fn service_now(core: &Core, state: &State) -> ServiceStatus {
+    let discovered = core.discovery.status();
+    let discovered = discovered.iter().find(|d| d.service == *state.name());
+    service(state, discovered, core.clock.now())
+}
+
 fn service(
     state: &State,
     discovered: Option<&tower_mesh_discovery::ServiceStatus>,
@@ -211,6 +289,10 @@ fn service(
     let counts = layers.scope.metrics.counts();
     let budget = layers.budget();
     let permits = layers.permits();
+    let outliers = layers.ejected();
+    let ejected: HashMap<_, _> = (outliers.ejected.iter())
+        .map(|ejection| ((ejection.id.as_str(), ejection.address), ejection))
+        .collect();
     // Once, or the revision and the endpoints might be of two.
     let set = state.endpoints().current();
     ServiceStatus {
@@ -229,6 +311,17 @@ fn service(
             refused: budget.refused,
             balance: budget.balance,
         },
+        hedges: layers.hedges().map(|hedges| HedgeStatus {
+            delay: hedges.delay,
+            sent: hedges.sent,
+            won: hedges.won,
+            refused: hedges.refused,
+        }),
+        ejection: EjectionStatus {
+            ejected: outliers.ejected.len(),
+            ejections: outliers.ejections,
+            withheld: outliers.withheld,
+        },
         limit: LimitStatus {
             limit: permits.limit,
             in_use: permits.in_use,
@@ -240,7 +333,10 @@ fn service(
         endpoints: set
             .endpoints()
             .iter()
-            .map(|endpoint| endpoint_status(&layers, endpoint, now))
+            .map(|endpoint| {
+                let ejection = ejected.get(&(endpoint.id(), endpoint.address()));
+                endpoint_status(&layers, endpoint, ejection.copied(), now)
+            })
             .collect(),
     }
 }
@@ -263,11 +359,30 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{} {}, up {:.0?}, {} tasks, configuration {}",
-            self.name, self.lifecycle, self.up, self.tasks, self.config.revision
+            "{} {}, {}, up {:.0?}, {} tasks, configuration {}",
+            self.name,
+            self.lifecycle,
+            if self.ready { "ready" } else { "not ready" },
+            self.up,
+            self.tasks,
+            self.config.revision
         )?;
         if let Some(error) = &self.config.error {
             writeln!(f, "  a newer configuration was refused: {error}")?;
+        }
+        for component in &self.components {
+            let ComponentStatus {
+                name,
+                status,
+                trend,
+                last_error,
+                ..
+            } = component;
+            write!(f, "  {name} is {status}, {trend}")?;
+            match last_error {
+                Some(error) => writeln!(f, "; last error: {error}")?,
+                None => writeln!(f)?,
+            }
         }
         self.services.iter().try_for_each(|service| service.fmt(f))
     }
@@ -372,7 +487,12 @@ fn discovery(
     }
 }
 
-fn endpoint_status(layers: &Layers, endpoint: &Endpoint, now: Instant) -> EndpointStatus {
+fn endpoint_status(
+    layers: &Layers,
+    endpoint: &Endpoint,
+    ejection: Option<&Ejection>,
+    now: Instant,
+) -> EndpointStatus {
     let (gate, load) = (endpoint.vitals().gate(), endpoint.vitals().load());
     EndpointStatus {
         id: endpoint.id().to_owned(),
@@ -388,11 +508,26 @@ fn endpoint_status(layers: &Layers, endpoint: &Endpoint, now: Instant) -> Endpoi
             .endpoint_breaker(endpoint)
             .as_ref()
             .map(breaker_status),
+        ejected: ejection.map(|ejection| EjectedStatus {
+            reason: ejection.reason.as_str(),
+            rest: ejection.until.since(now),
+            times: ejection.times,
+        }),
         in_flight: load.in_flight(),
         attempts: load.attempts(),
         failures: load.failures(),
         success: load.success(),
         latency_ms: load.latency_us().map(|us| us / 1e3),
+    }
+}
+
+fn component_status(component: ComponentSnapshot) -> ComponentStatus {
+    ComponentStatus {
+        name: component.name.to_string(),
+        status: component.status.as_str(),
+        optional: component.criticality == Criticality::Optional,
+        trend: component.trend.as_str(),
+        last_error: component.last_error.as_deref().map(str::to_owned),
     }
 }
 

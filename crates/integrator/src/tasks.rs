@@ -1,6 +1,12 @@
 //! Everything that a mesh runs in the background, in one place: the only spawning of the project.
 
-use std::{future::Future, pin::Pin};
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Poll, Waker},
+};
 
 use tokio::runtime::Handle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -34,6 +40,25 @@ impl Tasks {
     /// Runs `task` until it ends, or the mesh stops or is dropped.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.spawn_until(self.background.clone(), task);
+    }
+
+    /// Runs `task` as long as what is returned is held; it is gone when that is dropped, not when it would run next.
+    #[must_use = "dropping it ends the task"]
+    pub(crate) fn spawn_held(&self, task: impl Future<Output = ()> + Send + 'static) -> Held {
+        let held = Held(Arc::new(Mutex::new(Slot {
+            task: Some(Box::pin(task)),
+            waker: None,
+        })));
+        let slot = Arc::clone(&held.0);
+        self.spawn(poll_fn(move |cx| {
+            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            slot.waker = Some(cx.waker().clone());
+            match &mut slot.task {
+                Some(task) => task.as_mut().poll(cx),
+                None => Poll::Ready(()),
+            }
+        }));
+        held
     }
 
     fn spawn_until(&self, end: CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
@@ -73,5 +98,32 @@ impl Tasks {
         self.stop.cancel();
         self.tracker.close();
         self.tracker.wait().await;
+    }
+}
+
+/// A task that ends with its owner; see [`Tasks::spawn_held`].
+pub(crate) struct Held(Arc<Mutex<Slot>>);
+
+struct Slot {
+    task: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    waker: Option<Waker>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let (task, waker) = {
+            let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            (slot.task.take(), slot.waker.take())
+        };
+        drop(task); // Outside the lock.
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").finish_non_exhaustive()
     }
 }

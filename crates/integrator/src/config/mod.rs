@@ -6,6 +6,7 @@
 //!
 //! ```toml
 //! service = "storefront"            # the name of this process in the mesh
+//! zone = "eu-west/1a"               # where it runs: calls stay near while there is room
 //!
 //! [discovery]
 //! kind = "static"                   # "memory" (the default), or "static" with the endpoints below
@@ -56,6 +57,7 @@ use crate::{policy::Policy, profile::Profile};
 pub struct Config {
     #[serde(deserialize_with = "value::name")]
     pub(crate) service: Option<ServiceName>,
+    pub(crate) zone: Option<String>,
     pub(crate) discovery: DiscoveryConfig,
     pub(crate) defaults: ServiceConfig,
     #[serde(deserialize_with = "value::names")]
@@ -128,6 +130,10 @@ pub(crate) struct ServiceConfig {
     panic: PanicConfig,
     retry: RetryConfig,
     breaker: BreakerConfig,
+    ejection: EjectionConfig,
+    #[serde(deserialize_with = "value::time_or_zero")]
+    slow_start: Option<Duration>,
+    hedge: HedgeConfig,
     limit: LimitConfig,
     pub(crate) operations: BTreeMap<String, Operation>,
 }
@@ -166,6 +172,26 @@ struct BreakerConfig {
     #[serde(deserialize_with = "value::time")]
     max_open: Option<Duration>,
     service: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct EjectionConfig {
+    enabled: Option<bool>,
+    #[serde(deserialize_with = "value::ratio")]
+    failure_rate: Option<Ratio>,
+    #[serde(deserialize_with = "value::time")]
+    eject_for: Option<Duration>,
+    #[serde(deserialize_with = "value::time")]
+    max_eject: Option<Duration>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HedgeConfig {
+    #[serde(deserialize_with = "value::ratio")]
+    percentile: Option<Ratio>,
+    attempts: Option<NonZeroU32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -319,6 +345,17 @@ impl ServiceConfig {
         set(&mut to.open_for, breaker.open_for);
         set(&mut to.max_open, breaker.max_open);
         set(&mut to.service, breaker.service);
+        let (ejection, to) = (&self.ejection, &mut policy.ejection);
+        set(&mut to.enabled, ejection.enabled);
+        set(&mut to.failure_rate, ejection.failure_rate);
+        set(&mut to.eject_for, ejection.eject_for);
+        set(&mut to.max_eject, ejection.max_eject);
+        set(&mut policy.slow_start, self.slow_start);
+        set(
+            &mut policy.hedge.percentile,
+            self.hedge.percentile.map(Some),
+        );
+        set(&mut policy.hedge.attempts, self.hedge.attempts);
         let (limit, to) = (&self.limit, &mut policy.limit);
         set(&mut to.max_in_flight, limit.max_in_flight);
         set(&mut to.queue, limit.queue);

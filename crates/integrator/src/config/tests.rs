@@ -29,7 +29,7 @@ fn an_unknown_key_is_refused_with_the_nearest_valid_one_and_its_line() {
     assert_eq!(
         refused("service = \"shop\"\n\n[defaults]\ntimout = \"2s\"\n"),
         "configuration, line 4, `defaults.timout`: `timout` does not exist, did you mean `timeout`? \
-         (there are profile, timeout, balance, panic, retry, breaker, limit, operations)"
+         (there are profile, timeout, balance, panic, retry, breaker, ejection, slow_start, hedge, limit, operations)"
     );
     assert!(refused("[discovery]\nkind = \"statik\"").contains("did you mean `static`?"));
 }
