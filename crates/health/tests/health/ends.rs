@@ -94,6 +94,9 @@ fn an_idle_driver_wakes_once_in_an_interval_and_never_itself() {
         assert!(!world.driver.is_woken());
     }
     assert_eq!(world.time.timers_registered() - timers, 10);
+    let timers = world.time.timers_registered();
+    world.pass(100 * S);
+    assert_eq!(world.time.timers_registered() - timers, 10);
     world.interval(&[0]);
     assert!(
         !world.driver.is_woken(),
@@ -105,7 +108,9 @@ fn an_idle_driver_wakes_once_in_an_interval_and_never_itself() {
 fn turns_that_were_missed_are_not_made_up_for() {
     let mut world = World::new(3, steady());
     world.time.advance(1_000 * S);
+    let reads = world.time.reads();
     assert!(world.driver.poll().is_pending());
+    assert!(world.time.reads() - reads < 10, "one turn, not a hundred");
     let evaluated = world.snapshot().evaluated;
     assert_eq!(evaluated, Some(world.clock.now()));
     world.pass(9 * S);
