@@ -128,12 +128,13 @@ fn what_was_sent_before_it_was_lowered_says_nothing() {
     let earlier: Vec<_> = (0..50).map(|_| begin(&endpoint, &clock)).collect();
     time.advance(MS);
     fall(&endpoint, &clock);
-    let lowered = limit.snapshot().lowered;
+    limit.restore(non_zero(50));
     for mut attempt in earlier {
         attempt.finish(Outcome::timeout());
     }
-    assert_eq!(limit.snapshot().lowered, lowered);
-    assert_eq!(lowered, 1);
+    assert_eq!(at(&limit), (50, Why::Restored));
+    fall(&endpoint, &clock);
+    assert_eq!(at(&limit), (8, Why::Outage));
 }
 
 #[test]
