@@ -219,6 +219,7 @@ where
         let mut first: Option<(S, Unanswered)> = None;
         let mut failed = None;
         let mut avoid = Avoid::tried(frame::was_tried);
+        avoid.key = *self.as_mut().project().key;
         loop {
             let this = self.as_mut().project();
             // Without a frame nobody else remembers it.
