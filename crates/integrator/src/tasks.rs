@@ -127,3 +127,29 @@ impl fmt::Debug for Held {
         f.debug_struct("Held").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_is_held_goes_with_its_owner_and_leaves_nothing_behind() {
+        let tasks = Tasks::new().unwrap();
+        let owned = Arc::new(());
+        let inside = Arc::clone(&owned);
+        let held = tasks.spawn_held(async move {
+            let _inside = inside;
+            pending::<()>().await;
+        });
+        tokio::task::yield_now().await;
+        assert_eq!((tasks.running(), Arc::strong_count(&owned)), (1, 2));
+        drop(held);
+        assert_eq!(Arc::strong_count(&owned), 1, "at once");
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(tasks.running(), 0);
+    }
+}
