@@ -35,11 +35,15 @@ impl Fleet {
     }
 
     fn find(&self, key: u64) -> Option<&Endpoint> {
+        self.find_but(key, &Avoid::default())
+    }
+
+    fn find_but(&self, key: u64, avoid: &Avoid) -> Option<&Endpoint> {
         let field = Field {
             endpoints: &self.endpoints,
             table: &self.table,
         };
-        let index = (self.places).find(field, key, &Avoid::default(), self.clock.now())?;
+        let index = (self.places).find(field, key, avoid, self.clock.now())?;
         Some(&self.endpoints[index])
     }
 
@@ -147,4 +151,19 @@ fn without_endpoints_or_with_all_shut_a_key_leads_nowhere() {
     let gates = fleet.endpoints.iter().map(|e| e.vitals().gate());
     gates.for_each(|gate| gate.set_draining(true));
     assert!(fleet.find(1).is_none());
+}
+
+#[test]
+fn a_call_that_has_been_at_its_home_goes_to_its_second_and_then_to_its_third() {
+    for size in [5, 100] {
+        let fleet = Fleet::new(1..=size);
+        let mut avoid = Avoid::default();
+        let mut been = Vec::new();
+        for _ in 0..3 {
+            let next = fleet.find_but(9, &avoid).expect("another");
+            assert!(!been.contains(next));
+            avoid.add(next.vitals().key());
+            been.push(next.clone());
+        }
+    }
 }
