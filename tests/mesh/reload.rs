@@ -129,7 +129,7 @@ async fn breakers_follow_with_what_they_have_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_that_is_changed_keeps_count_of_calls_that_began_before() {
-    let mesh = started("[defaults]\nlimit.max_in_flight = 2").await;
+    let mesh = started("[defaults]\nlimit = { max_in_flight = 2, queue = 1 }").await;
     let backend = Backend::default();
     let orders = backend.serve(&mesh);
     let open = orders.get("/").await.unwrap();
@@ -297,4 +297,45 @@ async fn whoever_is_made_during_a_reload_has_its_settings() {
             .unwrap();
         assert_eq!(client.timeout(), S);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_alone_that_is_changed_holds_for_calls_that_are_there() {
+    let mesh = started("[defaults]\nlimit.max_in_flight = 2").await;
+    let orders = Backend::default().serve(&mesh);
+    let held = orders.get("/").await.unwrap();
+    mesh.reload(&config("[defaults]\nlimit.max_in_flight = 1"))
+        .unwrap();
+    assert!(orders.get("/").await.unwrap_err().is_overloaded());
+    drop(held);
+    orders.get("/").await.unwrap();
+}
+
+/// Attempts that time out lower the limit of the layers in force, wherever the endpoint was first seen.
+#[tokio::test(start_paused = true)]
+async fn the_limit_in_force_hears_how_attempts_end() {
+    let quick = "timeout = \"1s\"\nretry.attempts = 1\nbreaker.consecutive_failures = 1000";
+    let mesh = started(&format!("[defaults]\n{quick}")).await;
+    let backend = Backend::default();
+    let orders = backend.serve(&mesh);
+    orders.get("/").await.unwrap();
+    mesh.reload(&config(&format!("[defaults]\n{quick}\nlimit.queue = 1")))
+        .unwrap();
+    backend.hangs.store(true, Ordering::SeqCst);
+    for _ in 0..20 {
+        orders.get("/").await.unwrap_err();
+    }
+    let limit = mesh.status().services[0].limit.clone();
+    assert!(limit.lowered > 0 && limit.limit < limit.most, "{limit:?}");
+    assert_eq!(limit.most, 1_024);
+    let saved = serde_json::to_value(mesh.snapshot()).unwrap();
+    assert_eq!(saved["services"]["orders"]["limit"], limit.limit);
+
+    let restored = Mesh::builder("shop")
+        .restore(serde_json::from_value(saved).unwrap())
+        .start()
+        .await
+        .unwrap();
+    restored.service("orders").unwrap();
+    assert_eq!(restored.status().services[0].limit.limit, limit.limit);
 }

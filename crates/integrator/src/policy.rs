@@ -32,6 +32,7 @@ use crate::config::{ConfigError, value::strategy_name};
 /// | `slow_start` | 30 s | a new endpoint's queue is empty, and all callers see that at once |
 /// | `hedge.percentile` | off | where there is no room a second attempt does harm, see [`HedgeLayer`](crate::retry::HedgeLayer) |
 /// | `limit.max_in_flight` | 1,024 | Envoy's and gRPC's cap for a cluster |
+/// | `limit.adaptive` | yes | below that the limit follows what the service can bear: it is what ends a storm of retries, see [`adaptive`](crate::limit::adaptive) |
 /// | `limit.queue` | none | a queue that fills is latency for every call; who wants one says how long |
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -131,6 +132,8 @@ pub struct HedgePolicy {
 pub struct LimitPolicy {
     /// Calls that may run at once, to the end of their response's body.
     pub max_in_flight: NonZeroUsize,
+    /// Whether fewer may while the service does not keep up.
+    pub adaptive: bool,
     /// Calls that may wait for one of those to end.
     pub queue: usize,
     /// How long a call may wait.
@@ -174,6 +177,7 @@ impl Default for Policy {
             },
             limit: LimitPolicy {
                 max_in_flight: const { NonZeroUsize::new(1024).expect("not zero") },
+                adaptive: true,
                 queue: 0,
                 max_wait: Duration::from_secs(1),
             },
@@ -237,6 +241,7 @@ impl Policy {
             ),
             ("hedge.attempts", hedge.attempts.to_string()),
             ("limit.max_in_flight", limit.max_in_flight.to_string()),
+            ("limit.adaptive", limit.adaptive.to_string()),
             ("limit.queue", limit.queue.to_string()),
             ("limit.max_wait", time(limit.max_wait)),
         ]

@@ -97,6 +97,7 @@ fn batch(internal: Policy) -> Policy {
             max_in_flight: const { NonZeroUsize::new(64).expect("not zero") },
             queue: 1_000,
             max_wait: 60 * SECOND,
+            ..internal.limit
         },
         ..internal
     }
@@ -133,6 +134,7 @@ mod tests {
             ("hedge.percentile", ["none"; 3]),
             ("hedge.attempts", ["2"; 3]),
             ("limit.max_in_flight", ["1024", "256", "64"]),
+            ("limit.adaptive", ["true"; 3]),
             ("limit.queue", ["0", "0", "1000"]),
             ("limit.max_wait", ["1s", "1s", "1m"]),
         ];

@@ -22,7 +22,7 @@ use crate::{
     metrics::Metrics,
     observe::Scope,
     settings::Settings,
-    stack::{Layers, ResponseBody, ResponseFuture, Stack},
+    stack::{Layers, ResponseBody, ResponseFuture, Stack, pool_of},
     stacks::{Renew, Stacks, lock},
 };
 
@@ -94,7 +94,7 @@ impl State {
         if *policy == old.policy {
             return;
         }
-        if policy.limit != old.policy.limit {
+        if pool_of(policy) != pool_of(&old.policy) {
             let mut retired = lock(&self.retired);
             retired.retain(|permits| in_use(permits) > 0);
             retired.push(old.permits.clone());

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     net::SocketAddr,
+    num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -17,7 +18,7 @@ use tower_mesh_health::SavedEjection;
 use crate::{mesh::Mesh, service::State, stack::Layers};
 
 /// What a mesh has learned of the endpoints of its services: how fast they are, which breakers are open, who is
-/// ejected, and for how long.
+/// ejected, for how long, and how many calls a service could bear that did not keep up.
 ///
 /// A process that restarts would else learn it again at its callers' expense. Take it with [`Mesh::snapshot`], keep it as
 /// JSON, and give it to [`MeshBuilder::restore`](crate::MeshBuilder::restore). It knows when it was taken: what was open for
@@ -48,6 +49,8 @@ impl Default for Snapshot {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ServiceSnapshot {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limit: Option<NonZeroUsize>,
     endpoints: Vec<EndpointSnapshot>,
 }
 
@@ -77,6 +80,9 @@ const VERSION: u32 = 1;
 
 /// How long the speed of an endpoint is believed: as the weights of gRPC's weighted round robin.
 const SPEED_EXPIRES: Duration = Duration::from_secs(180);
+
+/// How long a limit that was lowered is believed: an adaptive limit forgets after as long.
+const LIMIT_EXPIRES: Duration = Duration::from_secs(30);
 
 /// Nothing is out for longer, whatever a snapshot says.
 const LONGEST_OUT: Duration = Duration::from_secs(600);
@@ -108,7 +114,9 @@ fn of_service(state: &State) -> ServiceSnapshot {
             .map(|ejection| Out::new(ejection.remaining, ejection.times)),
         ..of_endpoint(&layers, endpoint)
     });
+    let limit = layers.limit().snapshot();
     ServiceSnapshot {
+        limit: NonZeroUsize::new(limit.limit).filter(|_| limit.limit < limit.max),
         endpoints: learned.filter(EndpointSnapshot::says_something).collect(),
     }
 }
@@ -176,7 +184,10 @@ impl Snapshot {
 
 /// What is left to be restored of one service. Each endpoint takes what is its own when it first appears.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Recall(Arc<Mutex<HashMap<(String, SocketAddr), EndpointSnapshot>>>);
+pub(crate) struct Recall {
+    pub(crate) limit: Option<NonZeroUsize>,
+    endpoints: Arc<Mutex<HashMap<(String, SocketAddr), EndpointSnapshot>>>,
+}
 
 impl Recall {
     fn new(learned: ServiceSnapshot, age: Duration) -> Self {
@@ -188,7 +199,10 @@ impl Recall {
             .filter(EndpointSnapshot::says_something)
             .map(|endpoint| ((endpoint.id.clone(), endpoint.address), endpoint))
             .collect();
-        Self(Arc::new(Mutex::new(left)))
+        Self {
+            limit: learned.limit.filter(|_| age < LIMIT_EXPIRES),
+            endpoints: Arc::new(Mutex::new(left)),
+        }
     }
 
     /// What stands beneath `breakers`, which have to be there before they can be opened.
@@ -202,7 +216,10 @@ impl Recall {
 
     /// Who is to be ejected, and for how much longer.
     pub(crate) fn ejections(&self) -> Vec<SavedEjection> {
-        let left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = self
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let ejected = left.values().filter_map(|endpoint| {
             let out = endpoint.ejected?;
             Some(SavedEjection {
@@ -216,7 +233,10 @@ impl Recall {
     }
 
     fn take(&self, endpoint: &Endpoint) -> Option<EndpointSnapshot> {
-        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = self
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if left.is_empty() {
             return None;
         }

@@ -2,6 +2,7 @@
 
 use std::{error::Error, num::NonZeroU32, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use tower::{
     ServiceBuilder,
@@ -9,17 +10,19 @@ use tower::{
     load::CompleteOnResponse,
     util::{Either, option_layer},
 };
-use tower_layer::Layer;
+use tower_layer::{Identity, Layer};
 use tower_mesh_balance::{Balance, BalanceLayer, Explanation, SlowStart};
 use tower_mesh_breaker::{Breaker, BreakerLayer, CircuitBreaker, Window};
 use tower_mesh_core::{
-    Attempt, Classify, Endpoint, Endpoints, Layered, NewService, Outcome, Verdict, frame::Joined,
+    Attempt, Classify, Endpoint, Endpoints, Layered, NewLayer, NewService, Outcome, Verdict,
+    frame::Joined,
 };
 use tower_mesh_discovery::{Discovered, DiscoveryLayer};
 use tower_mesh_health::{OutlierLayer, OutlierPolicy, OutlierSnapshot};
 use tower_mesh_http::{Body, CompleteOnBody, HttpClassify, HttpReplay, TrackedBody};
 use tower_mesh_limit::{
-    Bulkhead, BulkheadHandle, BulkheadLayer, BulkheadSnapshot, Deadline, DeadlineLayer, Permit,
+    Adaptive, AdaptiveLimit, Bulkhead, BulkheadHandle, BulkheadLayer, BulkheadSnapshot, Deadline,
+    DeadlineLayer, Permit,
 };
 use tower_mesh_retry::{
     Backoff, Budget, BudgetSnapshot, Hedge, HedgeAfter, HedgeLayer, HedgeSnapshot, Retry,
@@ -43,6 +46,8 @@ pub(crate) struct Layers {
     discovery: DiscoveryLayer<Joined>,
     bulkhead: BulkheadLayer<CompleteOnBody>,
     pub(crate) permits: BulkheadHandle,
+    /// The limit that hears how attempts end: of these layers, or of those that followed.
+    limit: Arc<ArcSwap<AdaptiveLimit>>,
     service_breaker: Option<BreakerLayer<ByHead>>,
     retry: RetryLayer<HttpReplay, HttpClassify, Joined>,
     budget: Budget,
@@ -130,6 +135,7 @@ impl Layers {
             connect,
             self.recall.layer(&self.breaker, &self.scope.core.clock),
         );
+        let connect = Layered::new(connect, LimitLayer(Arc::clone(&self.limit)));
         let connect = Layered::new(connect, self.outliers.clone());
         (self.balance).layer(Layered::new(connect, self.breaker.clone()))
     }
@@ -169,6 +175,9 @@ impl Layers {
         let (service, core) = (&scope.service, &*scope.core);
         let (clock, rng) = (core.clock.clone(), core.rng.clone());
         let bulkhead = bulkhead(policy, core);
+        if let Some(limit) = recall.limit {
+            bulkhead.adaptive_limit().restore(limit);
+        }
         let budget = budget(policy);
         let (outliers, driver) = OutlierLayer::builder(endpoints)
             .policy(outlier_policy(policy))
@@ -187,6 +196,7 @@ impl Layers {
         Self {
             discovery: core.discovery.layer(service).joined(),
             permits: bulkhead.handle(),
+            limit: Arc::new(ArcSwap::from_pointee(bulkhead.adaptive_limit())),
             bulkhead,
             service_breaker: (policy.breaker.service).then(|| service_breaker(policy, &scope)),
             retry: retry_layer(policy, &budget, core),
@@ -211,9 +221,12 @@ impl Layers {
     pub(crate) fn under(&self, policy: &Policy) -> Self {
         let mut next = self.clone();
         let (old, core) = (&self.policy, &*self.scope.core);
-        if policy.limit != old.limit {
+        if pool_of(policy) != pool_of(old) {
             next.bulkhead = bulkhead(policy, core);
             next.permits = next.bulkhead.handle();
+            next.hear_of_attempts();
+        } else if policy.limit != old.limit {
+            next.permits.set_limit(policy.limit.max_in_flight);
         }
         let earned = |policy: &Policy| (policy.retry.budget, policy.retry.min_per_second);
         if earned(policy) != earned(old) {
@@ -243,6 +256,20 @@ impl Layers {
         next.balance = balanced(next.balance, policy);
         next.policy = policy.clone();
         next
+    }
+
+    /// Has this bulkhead's limit hear how attempts end, at endpoints that there are and those to come.
+    fn hear_of_attempts(&self) {
+        let limit = self.bulkhead.adaptive_limit();
+        for endpoint in self.endpoints.current().endpoints() {
+            limit.layer_for(endpoint);
+        }
+        self.limit.store(Arc::new(limit));
+    }
+
+    /// The limit of calls in flight, as it adapts.
+    pub(crate) fn limit(&self) -> AdaptiveLimit {
+        self.bulkhead.adaptive_limit()
     }
 
     /// How full the bulkhead is.
@@ -293,8 +320,27 @@ fn bulkhead(policy: &Policy, core: &Core) -> BulkheadLayer<CompleteOnBody> {
     BulkheadLayer::new(policy.limit.max_in_flight)
         .queue(policy.limit.queue)
         .max_wait(policy.limit.max_wait)
+        .adaptive(policy.limit.adaptive.then(Adaptive::new))
         .clock(core.clock.clone())
         .completion(CompleteOnBody::new())
+}
+
+/// What takes another bulkhead; its limit may change under calls that run.
+pub(crate) fn pool_of(policy: &Policy) -> impl PartialEq + use<> {
+    let limit = &policy.limit;
+    (limit.queue, limit.max_wait, limit.adaptive)
+}
+
+/// Has the limit in force hear of a new endpoint's attempts.
+#[derive(Debug)]
+struct LimitLayer(Arc<ArcSwap<AdaptiveLimit>>);
+
+impl NewLayer<Endpoint> for LimitLayer {
+    type Layer = Identity;
+
+    fn layer_for(&self, endpoint: &Endpoint) -> Identity {
+        self.0.load().layer_for(endpoint)
+    }
 }
 
 fn budget(policy: &Policy) -> Budget {

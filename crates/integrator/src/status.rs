@@ -191,6 +191,10 @@ pub struct EjectedStatus {
 pub struct LimitStatus {
     /// Calls that may run.
     pub limit: usize,
+    /// The most that may, while the service keeps up.
+    pub most: usize,
+    /// How often it was lowered because the service did not keep up.
+    pub lowered: u64,
     /// Calls that run, to the end of their bodies.
     pub in_use: usize,
     /// Calls that wait.
@@ -289,6 +293,7 @@ fn service(
     let counts = layers.scope.metrics.counts();
     let budget = layers.budget();
     let permits = layers.permits();
+    let adaptive = layers.limit().snapshot();
     let outliers = layers.ejected();
     let ejected: HashMap<_, _> = (outliers.ejected.iter())
         .map(|ejection| ((ejection.id.as_str(), ejection.address), ejection))
@@ -324,6 +329,8 @@ fn service(
         },
         limit: LimitStatus {
             limit: permits.limit,
+            most: adaptive.max,
+            lowered: adaptive.lowered,
             in_use: permits.in_use,
             waiting: permits.waiting,
             refused: permits.refused,

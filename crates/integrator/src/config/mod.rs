@@ -198,6 +198,7 @@ struct HedgeConfig {
 #[serde(deny_unknown_fields, default)]
 struct LimitConfig {
     max_in_flight: Option<NonZeroUsize>,
+    adaptive: Option<bool>,
     queue: Option<usize>,
     #[serde(deserialize_with = "value::time")]
     max_wait: Option<Duration>,
@@ -358,6 +359,7 @@ impl ServiceConfig {
         set(&mut policy.hedge.attempts, self.hedge.attempts);
         let (limit, to) = (&self.limit, &mut policy.limit);
         set(&mut to.max_in_flight, limit.max_in_flight);
+        set(&mut to.adaptive, limit.adaptive);
         set(&mut to.queue, limit.queue);
         set(&mut to.max_wait, limit.max_wait);
         policy
