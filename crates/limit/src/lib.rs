@@ -7,6 +7,7 @@
 //! - [`AdaptiveLimitLayer`]: the same for a service that has no endpoints to learn from.
 //! - [`DeadlineLayer`]: a call that is not answered in time is ended, with an error that says where the time went.
 //! - [`ThrottleLayer`]: a service that refuses most calls is called less.
+//! - `RateLayer`, with the feature `rate`: at most so many calls a second.
 //!
 //! ```
 //! use std::{convert::Infallible, num::NonZeroUsize, time::Duration};
@@ -50,8 +51,12 @@
 pub mod adaptive;
 mod bulkhead;
 mod deadline;
+#[cfg(feature = "rate")]
+mod rate;
 mod throttle;
 
+#[cfg(feature = "rate")]
+pub use self::rate::{Rate, RateFuture, RateLayer, RateLimited};
 pub use self::{
     adaptive::{Adaptive, AdaptiveLimit, AdaptiveLimitLayer, AdaptiveSnapshot},
     bulkhead::{

@@ -7,6 +7,8 @@ mod deadline;
 mod endings;
 mod flaws;
 mod queue;
+#[cfg(feature = "rate")]
+mod rate;
 mod storm;
 mod throttle;
 
