@@ -10,6 +10,10 @@
 //! server (`stale`), so that an election fails nobody: it may be a moment behind the leader. An answer older than
 //! [`max_stale`](Consul::max_stale) is asked for again of the leader. An answer that changes nothing reaches nobody.
 //!
+//! An agent takes 200 connections of one address unless it is told otherwise (`limits.http_max_conns_per_client`). So at
+//! most [`max_held`](Consul::max_held) requests are held at a time, 128 unless said otherwise. Who follows more services
+//! than that asks them in turns, each about every 10 s, and hears of a change that much later: raise both.
+//!
 //! | Consul | endpoint |
 //! |---|---|
 //! | service address and port, or the node's address | address; what is no IP address is left out, and logged |

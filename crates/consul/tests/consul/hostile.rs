@@ -26,6 +26,8 @@ use crate::scene::{Seen, chain, instance, orders};
 enum Reply {
     /// Answers with these headers, beside the length, and this body.
     Answer(&'static str, String),
+    /// Answers with this body, does not say that it closes the connection, and does.
+    AnswerAndGo(String),
     /// Answers that it fails.
     Fail(&'static str),
     /// Sends this many zeroes, and does not say beforehand how many.
@@ -89,6 +91,11 @@ impl Fake {
                 let head = format!(
                     "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n"
                 );
+                stream.write_all(head.as_bytes()).await?;
+                stream.write_all(body.as_bytes()).await
+            }
+            Reply::AnswerAndGo(body) => {
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
                 stream.write_all(head.as_bytes()).await?;
                 stream.write_all(body.as_bytes()).await
             }
@@ -203,6 +210,18 @@ async fn an_agent_that_closes_is_heard_at_once_and_not_when_the_time_is_up() {
     let consul = fake.consul().clock(clock);
     let error = Seen::start(&consul, &orders()).error().await;
     assert!(error.contains("the connection"), "{error}");
+}
+
+/// The same for one that is to be used again.
+#[tokio::test]
+async fn a_connection_that_was_closed_while_nobody_looked_is_not_waited_on() {
+    let kept = |port| Reply::AnswerAndGo(format!("[{}]", line(port)));
+    let fake = Fake::start(vec![kept(1), kept(2), kept(3), Reply::Hang]).await;
+    let (clock, _hands) = Clock::manual();
+    let mut seen = Seen::start(&fake.consul().clock(clock), &orders());
+    for port in 1..=3 {
+        assert_eq!(seen.ports().await, [port]);
+    }
 }
 
 #[tokio::test]
