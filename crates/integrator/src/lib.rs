@@ -35,6 +35,7 @@ mod lifecycle;
 mod mesh;
 mod metrics;
 mod observe;
+mod on_heap;
 mod policy;
 mod profile;
 mod reload;

@@ -33,6 +33,7 @@ use tower_service::Service;
 use crate::{
     mesh::Core,
     observe::{self, Observe, ObserveLayer, Scope},
+    on_heap::OnHeap,
     policy::{BreakerPolicy, Policy},
     snapshot::Recall,
     tasks::Held,
@@ -74,7 +75,7 @@ type Guarded<S> = Either<CircuitBreaker<Attempts<S>, ByHead, CompleteOnResponse>
 type Attempts<S> = Retry<Hedged<S>, HttpReplay, HttpClassify, Joined>;
 
 /// One attempt, with another beside it if the service is hedged.
-type Hedged<S> = Either<Hedge<Balanced<S>, HttpReplay, HttpClassify, Joined>, Balanced<S>>;
+type Hedged<S> = Either<OnHeap<Hedge<Balanced<S>, HttpReplay, HttpClassify, Joined>>, Balanced<S>>;
 
 /// The endpoints of the service, as one.
 pub(crate) type Balanced<S> = Balance<S, HttpClassify, CompleteOnBody>;
@@ -116,7 +117,7 @@ impl Layers {
             // Above the balancer so that the second attempt picks again, and elsewhere; beneath retry so that what is slow
             // and what has failed are paid for out of one budget, and attempts add up instead of multiplying.
             .layer(layer_fn(|beneath| match &self.hedge {
-                Some(hedge) => Either::Left(hedge.over(beneath)),
+                Some(hedge) => Either::Left(OnHeap(hedge.over(beneath))),
                 None => Either::Right(beneath),
             }))
             // Above the endpoints because it chooses among them; beneath retry because an attempt is one endpoint's.
