@@ -17,6 +17,8 @@
 //!   the end says: trailers included. So load and permits count what still streams, and a stream that breaks is no
 //!   success.
 //!
+//! [`HttpProbe`] and [`GrpcProbe`] ask endpoints whether they are well, for active health checks.
+//!
 //! Without a mesh, use [`AddressLayer`] to pin a client to one address, and `HttpClassify` with `CompleteOnBody`
 //! wherever a layer takes a classifier and a completion.
 //!
@@ -58,6 +60,7 @@ mod future;
 mod grpc;
 mod idle;
 mod layer;
+mod probe;
 mod replay;
 mod retry_after;
 #[cfg(test)]
@@ -74,6 +77,7 @@ pub use self::{
     future::ResponseFuture,
     idle::IdleTimeout,
     layer::AddressLayer,
+    probe::{GrpcProbe, HttpProbe, ProbeError},
     replay::{HttpReplay, Idempotent, Kept},
     service::{Addressed, AddressedShared},
 };

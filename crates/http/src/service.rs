@@ -138,7 +138,7 @@ impl Target {
     }
 }
 
-fn authority(address: SocketAddr) -> Authority {
+pub(crate) fn authority(address: SocketAddr) -> Authority {
     let host = match address {
         // A URI has no place for the scope.
         SocketAddr::V6(v6) => SocketAddrV6::new(*v6.ip(), v6.port(), 0, 0).into(),

@@ -6,6 +6,7 @@
 mod bodies;
 mod errors;
 mod http2;
+mod probes;
 mod streams;
 mod support;
 

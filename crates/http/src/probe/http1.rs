@@ -1,0 +1,145 @@
+//! Whether an endpoint answers a path as it should.
+
+use std::{future::Future, net::SocketAddr, ops::RangeInclusive};
+
+use http::{
+    HeaderValue, Request,
+    header::{CONNECTION, HOST, USER_AGENT},
+    uri::PathAndQuery,
+};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tower_mesh_core::Endpoint;
+
+use crate::{
+    Body,
+    probe::{ProbeError, address, beside, connect},
+};
+
+/// Finds an endpoint well if it answers a path with a status that is expected.
+///
+/// Each check is a `GET` over HTTP/1.1, on a connection of its own: one that has been open for long says that the process
+/// was well when it was made. The head of the answer is all that is read, at most 16 KiB; the connection ends with the
+/// check, whatever else is sent.
+///
+/// | setting | unless said | from |
+/// |---|---|---|
+/// | [`expect`](Self::expect) | 200 to 299 | Consul; Envoy takes 200 alone, Kubernetes up to 399 |
+/// | [`host`](Self::host) | the endpoint's address | virtual hosts need theirs |
+/// | [`port`](Self::port) | the endpoint's own | |
+///
+/// It has no time limit: whoever checks has. It speaks no TLS.
+///
+/// # Errors
+///
+/// [`ProbeError`]. A status that is not expected [counts at once](ProbeError::is_definite), as in Envoy.
+///
+/// # Cancel safety
+///
+/// Dropping a check closes its connection.
+///
+/// # Example
+///
+/// As a check of `tower_mesh_health`:
+///
+/// ```
+/// use http::uri::PathAndQuery;
+/// use tower_mesh_core::{BoxError, Endpoint};
+/// use tower_mesh_http::HttpProbe;
+/// # struct Unhealthy(String);
+/// # impl From<Unhealthy> for BoxError { fn from(why: Unhealthy) -> Self { why.0.into() } }
+/// # impl Unhealthy { fn new(why: &str) -> Self { Self(why.to_owned()) } }
+///
+/// let probe = HttpProbe::new(PathAndQuery::from_static("/healthz")).expect(200..=204);
+/// let check = move |endpoint: Endpoint| {
+///     let answer = probe.check(&endpoint);
+///     async move {
+///         answer.await.map_err(|error| match error.is_definite() {
+///             true => BoxError::from(Unhealthy::new(&error.to_string())),
+///             false => error.into(),
+///         })
+///     }
+/// };
+/// # let _ = check;
+/// ```
+#[derive(Clone, Debug)]
+pub struct HttpProbe {
+    path: PathAndQuery,
+    expected: RangeInclusive<u16>,
+    host: Option<HeaderValue>,
+    port: Option<u16>,
+}
+
+/// What a head may take; hyper allows no less than 8 KiB.
+const MOST_HEAD: usize = 16 * 1024;
+
+impl HttpProbe {
+    /// Asks for `path`.
+    pub const fn new(path: PathAndQuery) -> Self {
+        Self {
+            path,
+            expected: 200..=299,
+            host: None,
+            port: None,
+        }
+    }
+
+    /// Takes these statuses for well.
+    #[must_use]
+    pub fn expect(mut self, statuses: RangeInclusive<u16>) -> Self {
+        self.expected = statuses;
+        self
+    }
+
+    /// Asks for it at this host.
+    #[must_use]
+    pub fn host(mut self, host: HeaderValue) -> Self {
+        self.host = Some(host);
+        self
+    }
+
+    /// Asks this port of the endpoint's host.
+    #[must_use]
+    pub const fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    /// Asks `endpoint`. It has to be polled on a tokio runtime with I/O.
+    pub fn check(
+        &self,
+        endpoint: &Endpoint,
+    ) -> impl Future<Output = Result<(), ProbeError>> + Send + 'static + use<> {
+        let address = address(endpoint, self.port);
+        let (request, expected) = (self.request(address), self.expected.clone());
+        async move {
+            let stream = connect(address).await?;
+            let (mut sender, connection) = http1::Builder::new()
+                .max_buf_size(MOST_HEAD)
+                .handshake(TokioIo::new(stream))
+                .await
+                .map_err(ProbeError::exchange)?;
+            let response = beside(connection, sender.send_request(request)).await;
+            let status = response.map_err(ProbeError::exchange)?.status();
+            if expected.contains(&status.as_u16()) {
+                Ok(())
+            } else {
+                Err(ProbeError::status(status))
+            }
+        }
+    }
+
+    fn request(&self, address: SocketAddr) -> Request<Body> {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = self.path.clone().into();
+        let host = self.host.clone().unwrap_or_else(|| {
+            let text = crate::service::authority(address).to_string();
+            text.try_into().expect("an authority is a header value")
+        });
+        let headers = request.headers_mut();
+        headers.insert(HOST, host);
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        headers.insert(USER_AGENT, HeaderValue::from_static("tower-mesh-probe"));
+        request
+    }
+}
