@@ -168,7 +168,11 @@ where
     fn send_again(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let stage = self.as_mut().project().stage;
         match stage.project_replace(Stage::Begin) {
-            StageOwn::Waiting { service } => self.send(service, cx),
+            StageOwn::Waiting { service } => {
+                // The service may tell the other side what is left of the deadline: now, not when the wait began.
+                frame::now(&self.as_mut().project().pool.settings.clock);
+                self.send(service, cx)
+            }
             _ => unreachable!("asked for while it waits only"),
         }
     }

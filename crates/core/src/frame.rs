@@ -229,6 +229,18 @@ pub fn deadline() -> Option<Instant> {
     })
 }
 
+/// What was left of the deadline of the call when it last read the clock; nothing if it has no deadline, or has not read
+/// the clock in this poll.
+///
+/// The one thing of the frame that is seen while it is [hidden](hide): the service of an endpoint tells the other side.
+pub fn left() -> Option<Duration> {
+    FRAME.with(|frame| {
+        let (deadline, now) = (frame.deadline.get(), frame.now.get());
+        let known = frame.clock.get() != CLOSED && deadline != Instant::NEVER && now != UNREAD;
+        known.then(|| deadline.since(now))
+    })
+}
+
 /// Brings the deadline of the call forward to `at`; it never moves back. Answers the deadline that holds.
 pub fn shorten_deadline(at: Instant) -> Instant {
     FRAME.with(|frame| {

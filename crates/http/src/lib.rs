@@ -55,6 +55,7 @@ mod body;
 mod classify;
 mod client;
 mod complete;
+mod deadline;
 mod error;
 mod future;
 mod grpc;
@@ -65,6 +66,7 @@ mod replay;
 mod retry_after;
 #[cfg(test)]
 mod script;
+pub mod server;
 mod service;
 mod verdict;
 
@@ -73,6 +75,7 @@ pub use self::{
     classify::HttpClassify,
     client::{ClientFuture, HttpClient, HttpEndpoints, Protocol},
     complete::{CompleteOnBody, TrackedBody},
+    deadline::{InvalidTimeout, TIMEOUT_HEADER, set_timeout, timeout_of},
     error::TransportError,
     future::ResponseFuture,
     idle::IdleTimeout,

@@ -9,10 +9,10 @@ use http::{
     Request, Uri, Version,
     uri::{Authority, PathAndQuery, Scheme},
 };
-use tower_mesh_core::{BoxError, Endpoint, NewService};
+use tower_mesh_core::{BoxError, Endpoint, NewService, frame};
 use tower_service::Service;
 
-use crate::future::ResponseFuture;
+use crate::{deadline::set_timeout, future::ResponseFuture};
 
 /// Makes an HTTP client the service of one endpoint: each request goes there, whatever host it names.
 ///
@@ -22,11 +22,13 @@ use crate::future::ResponseFuture;
 ///   need it; Envoy and linkerd keep it, too. Without one the client names the endpoint.
 /// - The version becomes HTTP/1.1, which clients take as "whatever the connection speaks": one that came with a request
 ///   from elsewhere is about another connection, and hyper would refuse it.
+/// - What is left of the deadline of the call, if it has one, is [written into the request](crate::set_timeout), so that the
+///   other side does not work for nobody: the time that the call has spent already is not in it.
 /// - An error that hyper is at the root of (its client's, reqwest's) becomes a [`TransportError`](crate::TransportError):
 ///   it says whether the request may have been sent, which decides whether a POST may be tried again. All others pass
 ///   unchanged.
 ///
-/// It is ready when the client is, and adds no allocation.
+/// It is ready when the client is, and adds no allocation but one for the deadline.
 ///
 /// # Clone
 ///
@@ -69,6 +71,9 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         self.target.rewrite(request.uri_mut());
         *request.version_mut() = Version::HTTP_11;
+        if let Some(left) = frame::left() {
+            set_timeout(request.headers_mut(), left);
+        }
         ResponseFuture::new(self.inner.call(request), self.target.address)
     }
 }
@@ -155,9 +160,16 @@ mod tests {
         convert::Infallible,
         future::{Ready, ready},
         net::Ipv6Addr,
+        pin::pin,
+        task::Waker,
+        time::Duration,
     };
 
-    use http::{HeaderMap, Method, header::HOST};
+    use http::{
+        HeaderMap, HeaderValue, Method,
+        header::{CONTENT_TYPE, HOST},
+    };
+    use tower_mesh_core::{Clock, frame::Call};
     use tower_test::mock;
 
     use super::*;
@@ -238,6 +250,37 @@ mod tests {
         assert_eq!(sent.version, Version::HTTP_11);
         let bare = self::sent(Request::new(()), &local());
         assert_eq!(bare.headers, HeaderMap::new());
+    }
+
+    // scenario 8
+    #[test]
+    fn what_is_left_of_the_calls_deadline_is_written_in_the_way_of_the_protocol() {
+        let (clock, _) = Clock::manual();
+        let calls = |content_type: Option<&'static str>| {
+            let poll = |_: &mut Context<'_>| {
+                frame::shorten_deadline(frame::now(&clock) + Duration::from_millis(300));
+                let mut request = Request::new(());
+                if let Some(content_type) = content_type {
+                    let value = HeaderValue::from_static(content_type);
+                    request.headers_mut().insert(CONTENT_TYPE, value);
+                }
+                // As the balancer calls it.
+                Poll::Ready(frame::hide(|| sent(request, &local())))
+            };
+            let mut cx = Context::from_waker(Waker::noop());
+            match pin!(Call::new()).poll(&clock, &mut cx, poll) {
+                Poll::Ready(sent) => sent.headers,
+                Poll::Pending => unreachable!(),
+            }
+        };
+        assert_eq!(calls(None)["x-request-timeout-ms"], "300");
+        assert_eq!(
+            calls(Some("application/json"))["x-request-timeout-ms"],
+            "300"
+        );
+        let grpc = calls(Some("application/grpc"));
+        assert_eq!(grpc["grpc-timeout"], "300000u");
+        assert!(!grpc.contains_key("x-request-timeout-ms"));
     }
 
     #[test]

@@ -6,12 +6,13 @@
 use std::{
     convert::Infallible,
     fmt::Debug,
-    future::Future,
+    future::{Future, poll_fn},
     net::SocketAddr,
     pin::{Pin, pin},
     sync::mpsc,
     task::{Context, Poll, Waker},
     thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -27,7 +28,7 @@ use tokio::{
     runtime::{self, Runtime},
 };
 use tower::{Service, ServiceExt, load::TrackCompletion};
-use tower_mesh_core::{Endpoint, Finish, NewService, Outcome, Replay};
+use tower_mesh_core::{Clock, Endpoint, Finish, NewService, Outcome, Replay, frame};
 use tower_mesh_http::{
     Addressed, AddressedShared, Body, CompleteOnBody, HttpClient, HttpEndpoints, HttpReplay,
 };
@@ -150,13 +151,16 @@ fn addressing_and_holding_guards_allocate_nothing_and_keeping_a_request_little()
             let service = ours.clone();
             async { read(call(service, request).await).await }
         });
+        let timed = allocations(&runtime, request, |request| timed(ours.clone(), request));
         let tracked = allocations(&runtime, request, |request| tracked(ours.clone(), request));
         let kept = allocations(&runtime, request, |request| kept(ours.clone(), request));
         println!(
-            "{name}: bare client {bare}, addressed {own}, HttpEndpoints {endpoints}, tracked twice {tracked}, kept {kept}"
+            "{name}: bare client {bare}, addressed {own}, HttpEndpoints {endpoints}, with a deadline {timed}, tracked twice {tracked}, kept {kept}"
         );
         assert_eq!(own, bare, "{name}: addressing allocates");
         assert!(endpoints <= bare, "{name}: our client allocates more");
+        // The header's value. The list of headers has room for it: there is `Host` in it already.
+        assert_eq!(timed, endpoints + 1, "{name}: the deadline's header");
         assert_eq!(tracked, endpoints, "{name}: holding guards allocates");
         assert_eq!(kept, endpoints + keeping, "{name}: keeping allocates");
     }
@@ -167,6 +171,22 @@ async fn tracked(service: Addressed<HttpClient>, request: Request<Body>) {
     let response = call(service, request).await;
     let response = CompleteOnBody::new().track_completion(attempt, response);
     read(CompleteOnBody::new().track_completion(permit, response)).await;
+}
+
+/// Calls as the balancer does, in a call that has a deadline.
+async fn timed(mut service: Addressed<HttpClient>, request: Request<Body>) {
+    let (clock, mut request) = (Clock::tokio(), Some(request));
+    service.ready().await.unwrap();
+    let mut answer = None;
+    poll_fn(|cx| {
+        pin!(frame::Call::new()).poll(&clock, cx, |_| {
+            frame::shorten_deadline(frame::now(&clock) + Duration::from_secs(2));
+            answer = frame::hide(|| request.take().map(|request| service.call(request)));
+            Poll::Ready(())
+        })
+    })
+    .await;
+    read(answer.unwrap().await.unwrap()).await;
 }
 
 async fn kept(service: Addressed<HttpClient>, mut request: Request<Body>) {

@@ -12,6 +12,7 @@ use tower_mesh_core::{
     BoxError, Instant, Kind, Refusal, ServiceName,
     frame::{self, Call},
 };
+use tower_mesh_http::server::Inherited;
 use tower_service::Service;
 
 use crate::{error::Error, errors::Errors, lifecycle::Lifecycle, mesh::Core, metrics::Metrics};
@@ -159,8 +160,13 @@ struct Counted {
 impl Scope {
     fn begin(&self, began: &mut Option<Instant>) {
         if began.is_none() {
-            *began = Some(frame::now(&self.core.clock));
+            let now = frame::now(&self.core.clock);
+            *began = Some(now);
             self.metrics.begin();
+            // A call that is made to serve a request ends with it.
+            if let Some(left) = Inherited::left_here() {
+                frame::shorten_deadline(now + left);
+            }
         }
     }
 

@@ -327,3 +327,32 @@ struct Unheard;
 impl Wake for Unheard {
     fn wake(self: Arc<Self>) {}
 }
+
+#[test]
+fn user_code_sees_what_is_left_of_the_deadline_and_nothing_else() {
+    let (clock, handle) = Clock::manual();
+    let ms = Duration::from_millis;
+    assert_eq!(left(), None);
+    let _ = pin!(Call::new()).poll(&clock, &mut cx(), |_| {
+        shorten_deadline(clock.now() + ms(100));
+        hide(|| assert_eq!(left(), None, "nobody knows what the time is"));
+        now(&clock);
+        handle.advance(ms(1));
+        hide(|| {
+            assert_eq!(left(), Some(ms(100)), "as of the reading");
+            assert_eq!(deadline(), None);
+            let inner = pin!(Call::new()).poll(&clock, &mut cx(), |_| {
+                now(&clock);
+                Poll::Ready(left())
+            });
+            assert_eq!(inner, Poll::Ready(None), "another call has its own");
+        });
+        now(&clock);
+        handle.advance(ms(200));
+        hide(|| assert_eq!(left(), Some(ms(99))));
+        now(&clock);
+        hide(|| assert_eq!(left(), Some(Duration::ZERO)));
+        Poll::Ready(())
+    });
+    assert_eq!(left(), None);
+}
