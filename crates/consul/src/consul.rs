@@ -101,7 +101,12 @@ impl Consul {
         Self::from_variables(|name| env::var(name).ok().filter(|value| !value.is_empty()))
     }
 
-    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConsulError> {
+    /// As [`from_env`](Self::from_env), of variables that `variable` looks up: for what goes before the environment.
+    ///
+    /// # Errors
+    ///
+    /// As `from_env`.
+    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConsulError> {
         let address = variable("CONSUL_HTTP_ADDR");
         let mut consul = Self::new(address.as_deref().unwrap_or("127.0.0.1:8500"))?;
         if variable("CONSUL_HTTP_SSL").is_some_and(|on| on != "false" && on != "0") {
