@@ -21,6 +21,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
         &[
             "tower-mesh-balance",
             "tower-mesh-breaker",
+            "tower-mesh-consul",
             "tower-mesh-core",
             "tower-mesh-discovery",
             "tower-mesh-health",

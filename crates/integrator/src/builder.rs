@@ -18,12 +18,12 @@ use tower_mesh_core::{
     BoxError, Clock, MemoryRegistry, Recorder, Register, Registration, Resolve, Rng, ServiceName,
     metrics::NoRecorder,
 };
-use tower_mesh_discovery::{Discovery, Static};
+use tower_mesh_discovery::Discovery;
 use tower_mesh_health::Components;
 use tower_mesh_http::HttpEndpoints;
 
 use crate::{
-    config::{Config, DiscoveryKind},
+    config::Config,
     error::StartError,
     lifecycle::{Component, Lifecycle, Stage, Start},
     mesh::{Core, Mesh},
@@ -32,6 +32,7 @@ use crate::{
     settings::{Coded, Settings},
     shutdown::before,
     snapshot::Snapshot,
+    sources::Sources,
     stack::breaker_policy,
     tasks::Tasks,
 };
@@ -108,13 +109,13 @@ impl MeshBuilder {
         self
     }
 
-    /// Finds services here; the default is the embedded registry.
+    /// Finds services here; the default is what `[discovery]` says, or the embedded registry.
     pub fn discovery(mut self, source: impl Resolve) -> Self {
         self.discovery = Some(Arc::new(source));
         self
     }
 
-    /// Announces instances here; the default is the embedded registry.
+    /// Announces instances here; the default is Consul if `[discovery]` names it, or the embedded registry.
     pub fn registry(mut self, registry: impl Register) -> Self {
         self.registry = Some(Arc::new(registry));
         self
@@ -211,6 +212,24 @@ impl MeshBuilder {
             ("", None) => return Err(StartError::new("the mesh has no name: set `service`")),
             (name, _) => checked(name)?,
         };
+        let embedded = MemoryRegistry::with_clock(clock.clone());
+        let (source, registry) = match (self.discovery, self.registry) {
+            (Some(source), Some(registry)) => (source, registry),
+            (source, registry) => {
+                let configured = Sources::new(&config.discovery, &embedded, &clock, &self.rng)
+                    .map_err(|error| match &self.file {
+                        Some((file, Some(text))) => error.locate(text).in_file(file),
+                        _ => error,
+                    })
+                    .map_err(|error| {
+                        StartError::new("the configuration is invalid").caused_by(error)
+                    })?;
+                (
+                    source.unwrap_or(configured.source),
+                    registry.unwrap_or(configured.registry),
+                )
+            }
+        };
         let watched = match (self.watch, self.file) {
             (None, _) => None,
             (Some(Duration::ZERO), _) => return Err(StartError::new("watch must be above zero")),
@@ -237,20 +256,13 @@ impl MeshBuilder {
         snapshot
             .check()
             .map_err(|error| StartError::new("nothing can be restored").caused_by(error))?;
-        let embedded = MemoryRegistry::with_clock(clock.clone());
-        let source = self
-            .discovery
-            .unwrap_or_else(|| match config.discovery.kind {
-                DiscoveryKind::Memory => Arc::new(embedded.clone()),
-                DiscoveryKind::Static => Arc::new(static_source(&config)),
-            });
         Ok(Plan {
             name,
             clock,
             rng: self.rng,
             recorder: self.recorder,
             source,
-            registry: self.registry.unwrap_or_else(|| Arc::new(embedded)),
+            registry,
             watched,
             coded,
             settings,
@@ -265,19 +277,6 @@ impl MeshBuilder {
 
 fn checked(name: &str) -> Result<ServiceName, StartError> {
     ServiceName::new(name).map_err(|error| StartError::new("a name is invalid").caused_by(error))
-}
-
-fn static_source(config: &Config) -> Static {
-    config
-        .discovery
-        .endpoints
-        .iter()
-        .fold(Static::new(), |source, (name, endpoints)| {
-            source.service(
-                name.clone(),
-                endpoints.iter().map(|endpoint| endpoint.endpoint()),
-            )
-        })
 }
 
 impl fmt::Debug for MeshBuilder {

@@ -18,6 +18,8 @@
 
 pub use tower_mesh_balance as balance;
 pub use tower_mesh_breaker as breaker;
+#[cfg(feature = "consul")]
+pub use tower_mesh_consul as consul;
 pub use tower_mesh_core as core;
 pub use tower_mesh_discovery as discovery;
 pub use tower_mesh_health as health;
@@ -43,6 +45,7 @@ mod service;
 mod settings;
 mod shutdown;
 mod snapshot;
+mod sources;
 mod stack;
 mod stacks;
 pub mod status;

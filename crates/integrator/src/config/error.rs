@@ -50,7 +50,7 @@ impl ConfigError {
     }
 
     /// The same, with the line that its key, or the nearest section that is there, stands on.
-    pub(super) fn locate(mut self, text: &str) -> Self {
+    pub(crate) fn locate(mut self, text: &str) -> Self {
         if let Ok(table) = DeTable::parse(text) {
             self.line = offset_of(table.get_ref(), &self.key).map(|at| line_of(text, at));
         }

@@ -9,7 +9,7 @@
 //! zone = "eu-west/1a"               # where it runs: calls stay near while there is room
 //!
 //! [discovery]
-//! kind = "static"                   # "memory" (the default), or "static" with the endpoints below
+//! kind = "static"                   # where services are found; see below for other kinds, and for several
 //! negative_ttl = "3s"               # how long an unknown service is not looked up again
 //! empty_grace = "30s"               # how long the last endpoints are held when an answer has none
 //!
@@ -31,14 +31,50 @@
 //! path = "/orders/current"
 //! timeout = "500ms"
 //! ```
+//!
+//! # Where services are found
+//!
+//! `discovery.kind` is one of these, or a list of them in the order of preference, as in `kind = ["consul", "file"]`: the
+//! first that knows a service is used for it, see [`Preferred`](crate::discovery::Preferred).
+//!
+//! | kind | finds | registers | needs |
+//! |---|---|---|---|
+//! | `memory` (the default) | what this process registers | there | |
+//! | `static` | `discovery.endpoints` | in memory | |
+//! | `file` | what the files at `discovery.file.path` say, and follows them | in memory | the feature `file` |
+//! | `consul` | what Consul's agent says | with the same agent | the feature `consul` |
+//!
+//! Where Consul is one of them, it is the registry of [`Mesh::register`](crate::Mesh::register). A section of a kind that is
+//! not used is an error, so that nobody waits for it to do something.
+//!
+//! ```toml
+//! [discovery]
+//! kind = ["consul", "file"]
+//!
+//! [discovery.file]
+//! path = "endpoints.d"              # a TOML or JSON file, or a directory of such
+//! every = "1s"                      # how often to look whether it has changed
+//!
+//! [discovery.consul]                # all of it may be left away
+//! address = ["10.0.0.1:8500", "10.0.0.2:8500"]  # or one; else CONSUL_HTTP_ADDR, else 127.0.0.1:8500
+//! token_file = "consul.token"       # or token_env = "NAME"; else CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN
+//! datacenter = "dc1"                # the agent's own
+//! namespace = "team"                # else CONSUL_NAMESPACE
+//! wait = "5m"                       # how long the agent holds a request for a change
+//! max_stale = "1m"                  # how old the answer of a server without a leader may be
+//! max_held = 128                    # how many requests the agents hold at a time
+//! forget_after = "10m"              # when Consul forgets who has stopped; ten times the ttl, at least 1 min
+//! ```
+//!
+//! The token itself cannot stand in a configuration, and is never printed. Relative paths begin where the process runs.
 
+mod discovery;
 mod error;
 pub(crate) mod value;
 
 use std::{
     collections::BTreeMap,
     fmt,
-    net::SocketAddr,
     num::{NonZeroU32, NonZeroUsize},
     path::Path,
     time::Duration,
@@ -46,8 +82,9 @@ use std::{
 
 use serde::Deserialize;
 use tower_mesh_balance::Strategy;
-use tower_mesh_core::{Endpoint, Ratio, ServiceName, Weight};
+use tower_mesh_core::{Ratio, ServiceName};
 
+pub(crate) use self::discovery::{ConsulConfig, DiscoveryConfig, DiscoveryKind, FileConfig};
 pub use self::error::ConfigError;
 use crate::{policy::Policy, profile::Profile};
 
@@ -62,59 +99,6 @@ pub struct Config {
     pub(crate) defaults: ServiceConfig,
     #[serde(deserialize_with = "value::names")]
     pub(crate) services: BTreeMap<ServiceName, ServiceConfig>,
-}
-
-/// `[discovery]`
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct DiscoveryConfig {
-    pub(crate) kind: DiscoveryKind,
-    #[serde(deserialize_with = "value::time")]
-    pub(crate) negative_ttl: Option<Duration>,
-    #[serde(deserialize_with = "value::time_or_zero")]
-    pub(crate) empty_grace: Option<Duration>,
-    #[serde(deserialize_with = "value::names")]
-    pub(crate) endpoints: BTreeMap<ServiceName, Vec<EndpointConfig>>,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum DiscoveryKind {
-    #[default]
-    Memory,
-    Static,
-}
-
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct EndpointConfig {
-    address: SocketAddr,
-    #[serde(default)]
-    id: Option<String>,
-    #[serde(default)]
-    weight: Option<u16>,
-    #[serde(default)]
-    zone: Option<String>,
-    #[serde(default)]
-    tags: Vec<String>,
-}
-
-impl EndpointConfig {
-    pub(crate) fn endpoint(&self) -> Endpoint {
-        let mut endpoint = Endpoint::new(self.address);
-        if let Some(id) = &self.id {
-            endpoint = endpoint.with_id(id);
-        }
-        if let Some(weight) = self.weight {
-            endpoint = endpoint.with_weight(Weight::new(weight));
-        }
-        if let Some(zone) = &self.zone {
-            endpoint = endpoint.with_zone(zone);
-        }
-        self.tags
-            .iter()
-            .fold(endpoint, |endpoint, tag| endpoint.with_tag(tag))
-    }
 }
 
 /// `[defaults]` and `[services.NAME]`
@@ -292,12 +276,7 @@ impl Config {
                 "an operation belongs to a service: move it below [services.NAME.operations]",
             ));
         }
-        if self.discovery.kind != DiscoveryKind::Static && !self.discovery.endpoints.is_empty() {
-            return Err(ConfigError::at(
-                "discovery.endpoints",
-                "only `kind = \"static\"` takes endpoints",
-            ));
-        }
+        self.discovery.validate()?;
         let defaults = self.defaults.over(&Policy::default());
         self.defaults
             .validate(&defaults)

@@ -137,3 +137,131 @@ fn a_profile_is_where_a_service_begins_and_what_is_said_beside_it_goes_before() 
     batch.limit.queue = 5;
     assert_eq!(policy, batch);
 }
+
+#[test]
+#[cfg(all(feature = "consul", feature = "file"))]
+fn every_example_of_the_documentation_is_valid() {
+    let docs = include_str!("mod.rs");
+    let examples: Vec<_> = docs.split("//! ```toml\n").skip(1).collect();
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        let lines = example.lines().take_while(|line| *line != "//! ```");
+        let text: String = lines
+            .map(|line| format!("{}\n", line.trim_start_matches("//!").trim_start()))
+            .collect();
+        Config::parse(&text).unwrap();
+    }
+}
+
+#[test]
+fn a_source_that_cannot_be_is_refused_by_key_and_line() {
+    for (text, says) in [
+        (
+            "kind = []",
+            "line 2, `discovery.kind`: there has to be a source",
+        ),
+        ("kind = [\"static\", \"static\"]", "stands there twice"),
+        (
+            "kind = [\"memory\", \"statik\"]",
+            "line 2, `discovery.kind`: `statik` does not exist, did you mean `static`?",
+        ),
+        ("kind = 5", "expected a string or a list of strings"),
+        (
+            "\nfile.path = \"x\"",
+            "line 3, `discovery.file`: it is not used",
+        ),
+        (
+            "\nconsul.wait = \"1s\"",
+            "line 3, `discovery.consul`: it is not used",
+        ),
+    ] {
+        let error = refused(&format!("[discovery]\n{text}"));
+        assert!(error.contains(says), "{text}: {error}");
+    }
+}
+
+#[test]
+#[cfg(all(feature = "consul", feature = "file"))]
+fn what_a_file_or_consul_is_told_is_checked_before_anything_starts() {
+    for (text, says) in [
+        (
+            "kind = \"file\"",
+            "line 2, `discovery.kind`: \"file\" needs to know which",
+        ),
+        (
+            "kind = \"file\"\nfile = {}",
+            "line 3, `discovery.file`: missing field `path`",
+        ),
+        (
+            "kind = \"file\"\nfile.path = \"\"",
+            "line 3, `discovery.file.path`: it is empty",
+        ),
+        (
+            "kind = \"file\"\nfile.path = \"x\"\nfile.pth = \"y\"",
+            "did you mean `path`?",
+        ),
+        (
+            "kind = \"consul\"\nconsul.address = []",
+            "line 3, `discovery.consul.address`: there has to be",
+        ),
+        (
+            "kind = \"consul\"\nconsul.address = \"https://a\"",
+            "line 3, `discovery.consul.address`: ",
+        ),
+        (
+            "kind = \"consul\"\nconsul.max_held = 0",
+            "line 3, `discovery.consul.max_held`",
+        ),
+        (
+            "kind = \"consul\"\nconsul.wait = \"0s\"",
+            "a duration must be above zero",
+        ),
+        (
+            "kind = \"consul\"\nconsul.adress = \"a\"",
+            "did you mean `address`?",
+        ),
+        (
+            "kind = \"consul\"\nconsul.token_env = \"A\"\nconsul.token_file = \"b\"",
+            "line 4, `discovery.consul.token_file`: the token comes from",
+        ),
+    ] {
+        let error = refused(&format!("[discovery]\n{text}"));
+        assert!(error.contains(says), "{text}: {error}");
+    }
+}
+
+#[test]
+#[cfg(not(feature = "consul"))]
+fn a_kind_that_is_not_built_in_says_which_feature_to_switch_on() {
+    let error = refused("[discovery]\nkind = \"consul\"");
+    assert!(
+        error.contains("switch on the feature `consul` of tower-mesh"),
+        "{error}"
+    );
+}
+
+#[test]
+#[cfg(not(feature = "file"))]
+fn files_that_are_not_built_in_say_which_feature_to_switch_on() {
+    let error = refused("[discovery]\nkind = \"file\"\nfile.path = \"x\"");
+    assert!(
+        error.contains("switch on the feature `file` of tower-mesh"),
+        "{error}"
+    );
+}
+
+/// Whatever is mistaken for the place of a secret, what stands there is not repeated.
+#[test]
+#[cfg(feature = "consul")]
+fn a_secret_in_the_wrong_place_is_not_told() {
+    for text in [
+        "consul.token = \"5ec2e7-canary\"",
+        "consul.address = \"http://me:5ec2e7-canary@consul:8500\"",
+        "consul.address = [\"consul\", \"http://me:5ec2e7-canary@consul:8500\"]",
+        "consul.token_file = [\"5ec2e7-canary\"]",
+    ] {
+        let error = Config::parse(&format!("[discovery]\nkind = \"consul\"\n{text}")).unwrap_err();
+        let told = format!("{error} {error:?}");
+        assert!(!told.contains("canary"), "{told}");
+    }
+}

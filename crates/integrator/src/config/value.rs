@@ -1,8 +1,11 @@
 //! How single values are read: each refuses what it cannot be, so that the error carries its place in the file.
 
-use std::{collections::BTreeMap, fmt::Display, time::Duration};
+use std::{collections::BTreeMap, fmt, fmt::Display, marker::PhantomData, time::Duration};
 
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, IntoDeserializer, SeqAccess, Visitor, value::SeqAccessDeserializer},
+};
 use tower_mesh_balance::Strategy;
 use tower_mesh_core::{Ratio, ServiceName};
 
@@ -51,6 +54,33 @@ fn duration<'de, D: Deserializer<'de>>(de: D) -> Result<Duration, D::Error> {
 pub(super) fn ratio<'de, D: Deserializer<'de>>(de: D) -> Result<Option<Ratio>, D::Error> {
     let share = f64::deserialize(de)?;
     Ratio::new(share).map(Some).map_err(D::Error::custom)
+}
+
+/// A text, or a list of such.
+pub(super) fn one_or_many<'de, D, T>(de: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct OneOrMany<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMany<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string or a list of strings")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<T>, E> {
+            Ok(vec![T::deserialize(text.into_deserializer())?])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Vec<T>, A::Error> {
+            Vec::deserialize(SeqAccessDeserializer::new(list))
+        }
+    }
+
+    de.deserialize_any(OneOrMany(PhantomData)).map(Some)
 }
 
 /// The name of a service.
