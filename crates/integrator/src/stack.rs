@@ -4,12 +4,7 @@ use std::{error::Error, num::NonZeroU32, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use http::{Request, Response};
-use tower::{
-    ServiceBuilder,
-    layer::layer_fn,
-    load::CompleteOnResponse,
-    util::{Either, option_layer},
-};
+use tower::{ServiceBuilder, layer::layer_fn, load::CompleteOnResponse, util::Either};
 use tower_layer::{Identity, Layer};
 use tower_mesh_balance::{Balance, BalanceLayer, Explanation, SlowStart};
 use tower_mesh_breaker::{Breaker, BreakerLayer, CircuitBreaker, Window};
@@ -68,14 +63,20 @@ pub(crate) type Stack<S> = Observe<Deadline<Beneath<S>, Joined>>;
 /// What lies beneath the deadline.
 type Beneath<S> = Discovered<Bulkhead<Guarded<S>, CompleteOnBody>, Joined>;
 
-/// The attempts of a call, beneath the service's breaker if it has one.
-type Guarded<S> = Either<CircuitBreaker<Attempts<S>, ByHead, CompleteOnResponse>, Attempts<S>>;
+/// The attempts of a call: as nearly all services have them, or with what few ask for.
+type Guarded<S> = Either<OnHeap<Seldom<S>>, Retried<Balanced<S>>>;
 
-/// The attempts of a call.
-type Attempts<S> = Retry<Hedged<S>, HttpReplay, HttpClassify, Joined>;
+/// The attempts of a call, beneath the service's breaker if it has one, and hedged if it is.
+type Seldom<S> = Either<CircuitBreaker<Attempts<S>, ByHead, CompleteOnResponse>, Attempts<S>>;
 
-/// One attempt, with another beside it if the service is hedged.
-type Hedged<S> = Either<OnHeap<Hedge<Balanced<S>, HttpReplay, HttpClassify, Joined>>, Balanced<S>>;
+/// The attempts of a call, hedged or not.
+type Attempts<S> = Either<Retried<Hedged<S>>, Retried<Balanced<S>>>;
+
+/// The attempts of a call, one after the other.
+type Retried<S> = Retry<S, HttpReplay, HttpClassify, Joined>;
+
+/// One attempt, with another beside it when it is slow.
+type Hedged<S> = Hedge<Balanced<S>, HttpReplay, HttpClassify, Joined>;
 
 /// The endpoints of the service, as one.
 pub(crate) type Balanced<S> = Balance<S, HttpClassify, CompleteOnBody>;
@@ -108,20 +109,36 @@ impl Layers {
             // Above retry because one call takes one permit, however many attempts it makes: else retries would starve
             // fresh calls. Beneath discovery so that a name that does not exist takes none.
             .layer(layer_fn(|beneath| self.bulkhead.over(beneath)))
-            // Above retry because it judges calls, not attempts; beneath the bulkhead so that a call which is refused a
-            // permit never holds a probe's place.
-            .layer(option_layer(self.service_breaker.clone()))
-            // Above the balancer so that each attempt picks again, and elsewhere; beneath the bulkhead so that its budget
-            // is asked only for calls that run.
-            .layer(layer_fn(|beneath| self.retry.over(beneath)))
-            // Above the balancer so that the second attempt picks again, and elsewhere; beneath retry so that what is slow
-            // and what has failed are paid for out of one budget, and attempts add up instead of multiplying.
-            .layer(layer_fn(|beneath| match &self.hedge {
-                Some(hedge) => Either::Left(OnHeap(hedge.over(beneath))),
-                None => Either::Right(beneath),
+            // Beneath the bulkhead so that its budget is asked only for calls that run; above the balancer so that each
+            // attempt picks again, and elsewhere.
+            .layer(layer_fn(|endpoints: Balanced<S>| {
+                if self.service_breaker.is_none() && self.hedge.is_none() {
+                    Either::Right(self.retry.over(endpoints))
+                } else {
+                    Either::Left(OnHeap(self.seldom(endpoints)))
+                }
             }))
             // Above the endpoints because it chooses among them; beneath retry because an attempt is one endpoint's.
             .service(endpoints)
+    }
+
+    /// What few services have between bulkhead and balancer.
+    fn seldom<S>(&self, endpoints: Balanced<S>) -> Seldom<S>
+    where
+        S: Clone + Send + Sync + 'static,
+    {
+        let attempts = match &self.hedge {
+            // Above the balancer so that the second attempt picks again, and elsewhere; beneath retry so that what is slow
+            // and what has failed are paid for out of one budget, and attempts add up instead of multiplying.
+            Some(hedge) => Either::Left(self.retry.over(hedge.over(endpoints))),
+            None => Either::Right(self.retry.over(endpoints)),
+        };
+        match &self.service_breaker {
+            // Above retry because it judges calls, not attempts; beneath the bulkhead so that a call which is refused a
+            // permit never holds a probe's place.
+            Some(breaker) => Either::Left(breaker.layer(attempts)),
+            None => Either::Right(attempts),
+        }
     }
 
     /// Chooses among the services that `connect` makes for endpoints.
