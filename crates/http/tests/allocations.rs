@@ -27,10 +27,11 @@ use tokio::{
     net::TcpListener,
     runtime::{self, Runtime},
 };
-use tower::{Service, ServiceExt, load::TrackCompletion};
+use tower::{Layer, Service, ServiceExt, load::TrackCompletion};
 use tower_mesh_core::{Clock, Endpoint, Finish, NewService, Outcome, Replay, frame};
 use tower_mesh_http::{
     Addressed, AddressedShared, Body, CompleteOnBody, HttpClient, HttpEndpoints, HttpReplay,
+    server::ServerLayer,
 };
 
 /// A server on a thread of its own, since only this thread's allocations are counted.
@@ -233,4 +234,42 @@ fn a_stream_that_is_kept_costs_one_allocation_and_the_room_for_what_is_recorded(
     kept = None;
     assert_eq!(reading(15), 0, "nobody can want it again");
     assert!(kept.is_none());
+}
+
+/// What most requests of a server allocate, beyond what its handler does.
+fn served<S>(server: S, headers: &[(&'static str, &'static str)]) -> u64
+where
+    S: Service<Request<Body>, Error = Infallible> + Clone,
+{
+    let mut counts: Vec<u64> = (0..51)
+        .map(|_| {
+            let mut request = Request::new(Body::empty());
+            for (name, value) in headers {
+                let value = HeaderValue::from_static(value);
+                request.headers_mut().insert(*name, value);
+            }
+            let mut server = server.clone();
+            let answer = || drop(tokio_test::block_on(server.call(request)).unwrap());
+            allocation_counter::measure(answer).count_total
+        })
+        .collect();
+    counts.sort_unstable();
+    counts[counts.len() / 2]
+}
+
+#[test]
+fn a_server_answers_without_an_allocation_of_its_own_within_a_deadline_or_without() {
+    let handler = tower::service_fn(async |_: Request<Body>| {
+        Ok::<_, Infallible>(Response::new(Body::from("hello")))
+    });
+    let bare = served(handler, &[]);
+    for headers in [
+        &[][..],
+        &[("x-request-timeout-ms", "5000")],
+        &[("content-type", "application/grpc"), ("grpc-timeout", "5S")],
+    ] {
+        let layer = ServerLayer::new();
+        assert_eq!(served(layer.over(handler), headers), bare, "{headers:?}");
+        assert_eq!(served(layer.layer(handler), headers), bare, "{headers:?}");
+    }
 }

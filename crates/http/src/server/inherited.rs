@@ -20,7 +20,7 @@ thread_local! {
 
 /// The deadline that the calls made here inherit: that of the request which is being served.
 ///
-/// A server layer sets it while it polls the handler, and a mesh reads it when a call begins: the
+/// A [`ServerLayer`](super::ServerLayer) sets it while it polls the handler, and a mesh reads it when a call begins: the
 /// call's own deadline is then the nearer of the two. It never makes a call longer. It follows the *future* of the handler,
 /// whichever thread polls it, but not into a task that the handler spawns; [`carry`](Self::carry) takes it there.
 ///

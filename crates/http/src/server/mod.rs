@@ -1,5 +1,24 @@
-//! What a server needs of the mesh.
+//! The other side of a call: what a server needs to be part of a mesh.
+//!
+//! - [`ServerLayer`] is one layer for axum routers and tonic servers: deadlines, health, errors and panics as answers.
+//! - [`Inherited`] is how the deadline of a request comes to the calls that are made to serve it.
 
+mod answer;
+mod body;
+mod counts;
+mod future;
+mod health;
 mod inherited;
+mod layer;
+mod service;
+#[cfg(test)]
+mod tests;
 
-pub use self::inherited::{Inherited, Inherits, detached};
+pub use self::{
+    body::ServerBody,
+    counts::ServerCounts,
+    future::ResponseFuture,
+    inherited::{Inherited, Inherits, detached},
+    layer::ServerLayer,
+    service::Server,
+};

@@ -1,0 +1,150 @@
+//! What a caller is told when there is no answer of the handler.
+
+use std::{error::Error, fmt, time::Duration};
+
+use bytes::Bytes;
+use http::{
+    HeaderName, HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+};
+use tower_mesh_core::{Kind, Refusal, Rng};
+
+use super::body::Said;
+
+/// Why the handler has not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// The word for it, one of a closed set.
+    pub(super) kind: &'static str,
+    http: StatusCode,
+    grpc: u8,
+    retry_after: Option<Duration>,
+}
+
+const INVALID_ARGUMENT: u8 = 3;
+const DEADLINE_EXCEEDED: u8 = 4;
+const RESOURCE_EXHAUSTED: u8 = 8;
+const INTERNAL: u8 = 13;
+const UNAVAILABLE: u8 = 14;
+
+impl Failure {
+    pub(super) const INVALID_TIMEOUT: Self =
+        Self::new("invalid_timeout", StatusCode::BAD_REQUEST, INVALID_ARGUMENT);
+    pub(super) const EXPIRED: Self = Self::new(
+        Kind::DeadlineExceeded.as_str(),
+        StatusCode::GATEWAY_TIMEOUT,
+        DEADLINE_EXCEEDED,
+    );
+    pub(super) const INTERNAL: Self =
+        Self::new("internal", StatusCode::INTERNAL_SERVER_ERROR, INTERNAL);
+
+    const fn new(kind: &'static str, http: StatusCode, grpc: u8) -> Self {
+        Self {
+            kind,
+            http,
+            grpc,
+            retry_after: None,
+        }
+    }
+
+    /// What an error of the service beneath means to a caller.
+    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+        let Some(refusal) = Refusal::of(error) else {
+            return Self::INTERNAL;
+        };
+        let (http, grpc) = match refusal.kind() {
+            Kind::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED),
+            Kind::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, RESOURCE_EXHAUSTED),
+            Kind::Connect | Kind::Transport | Kind::AttemptsExhausted => {
+                (StatusCode::BAD_GATEWAY, UNAVAILABLE)
+            }
+            _ => (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE),
+        };
+        Self {
+            retry_after: refusal.retry_after(),
+            ..Self::new(refusal.kind().as_str(), http, grpc)
+        }
+    }
+
+    /// Whether the request never came to the handler: nothing of it has been done.
+    pub(super) fn is_overload(self) -> bool {
+        self.grpc == RESOURCE_EXHAUSTED
+    }
+
+    /// The answer in the protocol of the request, under an id that stands in the log as well.
+    pub(super) fn answer(self, grpc: bool, id: Id) -> Response<Said> {
+        if grpc {
+            self.trailers_only(id)
+        } else {
+            self.problem(id)
+        }
+    }
+
+    /// RFC 9457. Its members are words of ours and numbers: nothing in them needs to be escaped.
+    fn problem(self, id: Id) -> Response<Said> {
+        let status = self.http;
+        let title = status.canonical_reason().unwrap_or_default();
+        let text = format!(
+            r#"{{"type":"about:blank","title":"{title}","status":{},"kind":"{}","id":"{id}"}}"#,
+            status.as_u16(),
+            self.kind,
+        );
+        let mut response = said(status, "application/problem+json", text.into());
+        if let Some(after) = self.retry_after {
+            // Rounded up: who comes too early comes in vain.
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+
+    /// gRPC's answer without a message: its status stands in the head.
+    fn trailers_only(self, id: Id) -> Response<Said> {
+        let mut response = said(StatusCode::OK, "application/grpc", Bytes::new());
+        let headers = response.headers_mut();
+        headers.insert(GRPC_STATUS, u16::from(self.grpc).into());
+        let message = format!("{} (id {id})", self.kind);
+        // Letters, digits and brackets: nothing for gRPC's percent-encoding to do.
+        if let Ok(message) = HeaderValue::try_from(message) {
+            headers.insert(GRPC_MESSAGE, message);
+        }
+        if let Some(after) = self.retry_after {
+            let millis = u64::try_from(after.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+            headers.insert(GRPC_PUSHBACK, millis.into());
+        }
+        response
+    }
+}
+
+pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// What a failure is called in the log and in the answer, and nowhere else.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Id(u64);
+
+impl Id {
+    pub(super) fn random(rng: &Rng) -> Self {
+        Self(rng.next_u64())
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// An answer that no cache may keep.
+pub(super) fn said(status: StatusCode, content_type: &'static str, bytes: Bytes) -> Response<Said> {
+    let mut response = Response::new(Said {
+        bytes,
+        trailers: None,
+    });
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
