@@ -4,7 +4,7 @@ use std::{future::Future, net::SocketAddr, ops::RangeInclusive};
 
 use http::{
     HeaderValue, Request,
-    header::{CONNECTION, HOST, USER_AGENT},
+    header::{HOST, USER_AGENT},
     uri::PathAndQuery,
 };
 use hyper::client::conn::http1;
@@ -137,8 +137,9 @@ impl HttpProbe {
             text.try_into().expect("an authority is a header value")
         });
         let headers = request.headers_mut();
+        // No `Connection: close`: a server (hyper's) that has read it reads no more, and so works on for a check that has
+        // long been given up.
         headers.insert(HOST, host);
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
         headers.insert(USER_AGENT, HeaderValue::from_static("tower-mesh-probe"));
         request
     }

@@ -122,6 +122,7 @@ mod tests {
             (b"\x08\x02\x08\x01", 1),
             (b"\x12\x02hi\x08\x01\x1d1234\x2112345678\x10\x07", 1),
             (b"\x08\x81\x80\x00", 1),
+            (b"\x08\xac\x02", 300),
         ] {
             assert_eq!(serving(&frame(message)).unwrap(), status, "{message:?}");
         }
