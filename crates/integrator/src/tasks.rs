@@ -49,9 +49,10 @@ impl Tasks {
             task: Some(Box::pin(task)),
             waker: None,
         })));
-        let slot = Arc::clone(&held.0);
+        // What it holds goes with whichever ends first: the owner may outlive a mesh that has stopped.
+        let running = Held(Arc::clone(&held.0));
         self.spawn(poll_fn(move |cx| {
-            let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut slot = running.0.lock().unwrap_or_else(PoisonError::into_inner);
             slot.waker = Some(cx.waker().clone());
             match &mut slot.task {
                 Some(task) => task.as_mut().poll(cx),
@@ -151,5 +152,18 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(tasks.running(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_was_stopped_holds_nothing_though_its_owner_is_there() {
+        let tasks = Tasks::new().unwrap();
+        let owned = Arc::new(());
+        let inside = Arc::clone(&owned);
+        let _held = tasks.spawn_held(async move {
+            let _inside = inside;
+            pending::<()>().await;
+        });
+        tasks.stop().await;
+        assert_eq!(Arc::strong_count(&owned), 1);
     }
 }
