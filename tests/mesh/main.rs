@@ -10,6 +10,7 @@
 
 mod by_hand;
 mod calls;
+mod checks;
 mod edges;
 mod endings;
 mod errors;

@@ -29,6 +29,7 @@ pub use tower_mesh_retry as retry;
 
 mod builder;
 mod call;
+mod checks;
 pub mod config;
 mod error;
 mod errors;
@@ -62,7 +63,8 @@ pub use self::{
     lifecycle::{Component, Lifecycle, Start},
     mesh::Mesh,
     policy::{
-        BreakerPolicy, EjectionPolicy, HedgePolicy, LimitPolicy, PanicPolicy, Policy, RetryPolicy,
+        BreakerPolicy, Check, EjectionPolicy, HealthPolicy, HedgePolicy, LimitPolicy, PanicPolicy,
+        Policy, RetryPolicy,
     },
     profile::Profile,
     service::{MeshLayer, MeshService},

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use http::uri::PathAndQuery;
 use tower_mesh_balance::Strategy;
 use tower_mesh_core::Ratio;
 
@@ -29,6 +30,13 @@ use crate::config::{ConfigError, value::strategy_name};
 /// | `ejection.enabled` | yes | sees who is merely worse than its peers, which a breaker cannot |
 /// | `ejection.failure_rate` | 50 % of 20 calls in 10 s | deviations are blind to 3 dead of 10 and 1 dead of 3 |
 /// | `ejection.eject_for` | 30 s a time, up to 5 min | gRPC's A50, Envoy; beside that, 1.9 standard deviations below the mean |
+/// | `health.check` | none | calls tell without a check, of what callers really ask for, and who checks asks every endpoint, called or not; linkerd and gRPC do without, too |
+/// | `health.path` | none | what an answer means is the service's to say; for `http` it has to be said |
+/// | `health.interval` | 10 s | Kubernetes; up to 10 % later |
+/// | `health.time_limit` | 1 s | Kubernetes |
+/// | `health.unhealthy_after` | 3 in a row | Kubernetes; a status that is no success counts at once, as in Envoy |
+/// | `health.healthy_after` | 1 | Kubernetes |
+/// | `health.grpc_service` | the server as a whole | gRPC's health service |
 /// | `slow_start` | 30 s | a new endpoint's queue is empty, and all callers see that at once |
 /// | `hedge.percentile` | off | where there is no room a second attempt does harm, see [`HedgeLayer`](crate::retry::HedgeLayer) |
 /// | `limit.max_in_flight` | 1,024 | Envoy's and gRPC's cap for a cluster |
@@ -49,6 +57,8 @@ pub struct Policy {
     pub breaker: BreakerPolicy,
     /// When an endpoint is taken out that fails more than its peers.
     pub ejection: EjectionPolicy,
+    /// How endpoints are asked whether they are well.
+    pub health: HealthPolicy,
     /// For how long an endpoint that is new or back gets less than its share; zero for not at all.
     pub slow_start: Duration,
     /// When a second attempt is made beside the first.
@@ -116,6 +126,59 @@ pub struct EjectionPolicy {
     pub max_eject: Duration,
 }
 
+/// See [`Policy`]. Checks connect to the endpoint's own address, in plain text, whatever client makes the calls.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct HealthPolicy {
+    /// What is asked.
+    pub check: Check,
+    /// What `http` asks for, which has to be answered with a status from 200 to 299.
+    pub path: Option<PathAndQuery>,
+    /// The time from one check of an endpoint to its next.
+    pub interval: Duration,
+    /// How long a check may take.
+    pub time_limit: Duration,
+    /// After so many failures in a row an endpoint takes no calls.
+    pub unhealthy_after: NonZeroU32,
+    /// After so many successes in a row it does again.
+    pub healthy_after: NonZeroU32,
+    /// Which service of its server `grpc` asks about; none for the server as a whole.
+    pub grpc_service: String,
+}
+
+/// How endpoints are asked whether they are well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Check {
+    /// They are not.
+    #[default]
+    None,
+    /// By whether their port answers, see [`TcpCheck`](crate::health::TcpCheck). An endpoint that calls have ejected is not
+    /// let back in for it.
+    Tcp,
+    /// By a path, see [`HttpProbe`](crate::http::HttpProbe).
+    Http,
+    /// By their health service, see [`GrpcProbe`](crate::http::GrpcProbe).
+    Grpc,
+}
+
+impl Check {
+    /// All of them, by the name that a configuration gives them.
+    pub(crate) const NAMES: [(&'static str, Self); 4] = [
+        ("none", Self::None),
+        ("tcp", Self::Tcp),
+        ("http", Self::Http),
+        ("grpc", Self::Grpc),
+    ];
+
+    /// The word for it in a configuration.
+    pub fn as_str(self) -> &'static str {
+        let mut named = Self::NAMES.iter();
+        let found = named.find(|(_, check)| *check == self);
+        found.map_or("", |(name, _)| name)
+    }
+}
+
 /// See [`Policy`].
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -170,6 +233,15 @@ impl Default for Policy {
                 eject_for: Duration::from_secs(30),
                 max_eject: Duration::from_secs(300),
             },
+            health: HealthPolicy {
+                check: Check::None,
+                path: None,
+                interval: Duration::from_secs(10),
+                time_limit: Duration::from_secs(1),
+                unhealthy_after: const { NonZeroU32::new(3).expect("not zero") },
+                healthy_after: NonZeroU32::MIN,
+                grpc_service: String::new(),
+            },
             slow_start: Duration::from_secs(30),
             hedge: HedgePolicy {
                 percentile: None,
@@ -202,6 +274,7 @@ impl Policy {
             retry,
             breaker,
             ejection,
+            health,
             slow_start,
             hedge,
             limit,
@@ -234,6 +307,16 @@ impl Policy {
             ("ejection.failure_rate", ejection.failure_rate.to_string()),
             ("ejection.eject_for", time(ejection.eject_for)),
             ("ejection.max_eject", time(ejection.max_eject)),
+            ("health.check", health.check.as_str().to_owned()),
+            (
+                "health.path",
+                (health.path.as_ref()).map_or_else(|| "none".to_owned(), ToString::to_string),
+            ),
+            ("health.interval", time(health.interval)),
+            ("health.time_limit", time(health.time_limit)),
+            ("health.unhealthy_after", health.unhealthy_after.to_string()),
+            ("health.healthy_after", health.healthy_after.to_string()),
+            ("health.grpc_service", health.grpc_service.clone()),
             ("slow_start", time(*slow_start)),
             (
                 "hedge.percentile",
@@ -259,6 +342,8 @@ impl Policy {
             ("retry.backoff", self.retry.backoff),
             ("breaker.open_for", self.breaker.open_for),
             ("ejection.eject_for", self.ejection.eject_for),
+            ("health.interval", self.health.interval),
+            ("health.time_limit", self.health.time_limit),
         ] {
             if time.is_zero() {
                 return refuse(key, "a duration must be above zero".to_owned());
@@ -284,6 +369,12 @@ impl Policy {
             return refuse(
                 "breaker.max_open",
                 format!("{max:?} is below open_for ({first:?})"),
+            );
+        }
+        if self.health.check == Check::Http && self.health.path.is_none() {
+            return refuse(
+                "health.path",
+                "`http` has to be told what to ask for".to_owned(),
             );
         }
         let ejection = &self.ejection;

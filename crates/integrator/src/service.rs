@@ -11,11 +11,13 @@ use arc_swap::ArcSwap;
 use http::{Method, Request, Uri, uri::PathAndQuery};
 use tower_layer::Layer;
 use tower_mesh_core::{BoxError, Endpoint, Endpoints, NewService, ServiceName};
+use tower_mesh_health::ServiceHealth;
 use tower_mesh_http::{Addressed, AddressedShared, Body, HttpClient};
 use tower_mesh_limit::BulkheadHandle;
 use tower_service::Service;
 
 use crate::{
+    checks::Checks,
     error::Error,
     errors::Errors,
     mesh::Core,
@@ -32,6 +34,8 @@ pub(crate) struct State {
     endpoints: Endpoints,
     /// As the settings in force say.
     layers: ArcSwap<Layers>,
+    /// Of its endpoints, if the settings in force say so.
+    checks: Mutex<Option<Checks>>,
     /// Permits of layers that are no more in force, while calls hold some.
     retired: Mutex<Vec<BulkheadHandle>>,
     /// To be told of other layers.
@@ -56,6 +60,7 @@ impl State {
             lock(&core.recall).remove(name.as_str()).unwrap_or_default(),
         );
         Self {
+            checks: Mutex::new(Checks::start(&layers.policy.health, &endpoints, core)),
             scope,
             endpoints,
             layers: ArcSwap::from_pointee(layers),
@@ -75,6 +80,11 @@ impl State {
 
     pub(crate) fn layers(&self) -> Arc<Layers> {
         self.layers.load_full()
+    }
+
+    /// What checks have found of its endpoints, if they are checked.
+    pub(crate) fn health(&self) -> Option<ServiceHealth> {
+        lock(&self.checks).as_ref()?.found()
     }
 
     /// Calls that have begun and not ended, to the end of their bodies.
@@ -98,6 +108,12 @@ impl State {
             let mut retired = lock(&self.retired);
             retired.retain(|permits| in_use(permits) > 0);
             retired.push(old.permits.clone());
+        }
+        if policy.health != old.policy.health {
+            let mut checks = lock(&self.checks);
+            // First: two do not check the same endpoints.
+            drop(checks.take());
+            *checks = Checks::start(&policy.health, &self.endpoints, &self.scope.core);
         }
         self.layers.store(Arc::new(old.under(policy)));
         let stacks: Vec<_> = lock(&self.stacks)

@@ -26,6 +26,7 @@ use tower_mesh_retry::{
 use tower_service::Service;
 
 use crate::{
+    checks::readmission,
     mesh::Core,
     observe::{self, Observe, ObserveLayer, Scope},
     on_heap::OnHeap,
@@ -382,7 +383,8 @@ fn outlier_policy(policy: &Policy) -> OutlierPolicy {
         .eject_for(ejection.eject_for)
         .eject_at_most(ejection.max_eject)
         .max_share(policy.panic.max_out)
-        .min_healthy(policy.panic.min_healthy);
+        .min_healthy(policy.panic.min_healthy)
+        .readmission(readmission(&policy.health));
     if ejection.enabled {
         policy
     } else {

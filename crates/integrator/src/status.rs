@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 use serde::{Serialize, Serializer};
 use tower_mesh_breaker::Breaker;
 use tower_mesh_core::{Endpoint, EndpointSet, Instant, JudgeKind, Kind, Resolution, Standing};
-use tower_mesh_health::{ComponentSnapshot, Criticality, Ejection};
+use tower_mesh_health::{ComponentSnapshot, Criticality, Ejection, EndpointHealth};
 
 use crate::{errors::Seen, lifecycle::Lifecycle, mesh::Core, service::State, stack::Layers};
 
@@ -185,6 +185,26 @@ pub struct EjectedStatus {
     pub times: u32,
 }
 
+/// What checks have found of an endpoint.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct CheckStatus {
+    /// `healthy`, `unhealthy`, or `unknown` as long as they cannot tell.
+    pub state: &'static str,
+    /// How long ago the last one ended, if any has.
+    #[serde(rename = "age_ms", serialize_with = "maybe_millis")]
+    pub age: Option<Duration>,
+    /// How long it took.
+    #[serde(rename = "took_ms", serialize_with = "maybe_millis")]
+    pub took: Option<Duration>,
+    /// Why the last that failed has failed.
+    pub last_error: Option<String>,
+    /// How many have ended.
+    pub checks: u64,
+    /// How many of them have failed.
+    pub failures: u64,
+}
+
 /// The limit of calls in flight of a service.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -232,6 +252,8 @@ pub struct EndpointStatus {
     pub gate: String,
     /// Its breaker.
     pub breaker: Option<BreakerStatus>,
+    /// What checks have found, if it is checked.
+    pub check: Option<CheckStatus>,
     /// Why it is ejected, if it is.
     pub ejected: Option<EjectedStatus>,
     /// Attempts that have not ended.
@@ -298,6 +320,10 @@ fn service(
     let ejected: HashMap<_, _> = (outliers.ejected.iter())
         .map(|ejection| ((ejection.id.as_str(), ejection.address), ejection))
         .collect();
+    let health = state.health().map(|health| health.endpoints);
+    let checked: HashMap<_, _> = (health.iter().flatten())
+        .map(|health| ((health.id.as_str(), health.address), health))
+        .collect();
     // Once, or the revision and the endpoints might be of two.
     let set = state.endpoints().current();
     ServiceStatus {
@@ -341,8 +367,13 @@ fn service(
             .endpoints()
             .iter()
             .map(|endpoint| {
-                let ejection = ejected.get(&(endpoint.id(), endpoint.address()));
-                endpoint_status(&layers, endpoint, ejection.copied(), now)
+                let key = (endpoint.id(), endpoint.address());
+                let mut status = endpoint_status(&layers, endpoint, now);
+                status.ejected = ejected
+                    .get(&key)
+                    .map(|ejection| ejected_status(ejection, now));
+                status.check = checked.get(&key).map(|health| check_status(health));
+                status
             })
             .collect(),
     }
@@ -462,7 +493,7 @@ impl fmt::Display for EndpointStatus {
         let latency = self
             .latency_ms
             .map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
-        writeln!(
+        write!(
             f,
             "  {:<24} {:>10} {:>9} {:>9} {:>7.1}% {:>9}  {}",
             self.id,
@@ -472,7 +503,24 @@ impl fmt::Display for EndpointStatus {
             self.success * 100.0,
             latency,
             self.gate
-        )
+        )?;
+        if let Some(check) = &self.check {
+            write!(f, "; {check}")?;
+        }
+        writeln!(f)
+    }
+}
+
+impl fmt::Display for CheckStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(age) = self.age else {
+            return f.write_str("not checked yet");
+        };
+        write!(f, "{} as of {age:.0?} ago", self.state)?;
+        match &self.last_error {
+            Some(error) if self.state != "healthy" => write!(f, ": {error}"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -494,12 +542,7 @@ fn discovery(
     }
 }
 
-fn endpoint_status(
-    layers: &Layers,
-    endpoint: &Endpoint,
-    ejection: Option<&Ejection>,
-    now: Instant,
-) -> EndpointStatus {
+fn endpoint_status(layers: &Layers, endpoint: &Endpoint, now: Instant) -> EndpointStatus {
     let (gate, load) = (endpoint.vitals().gate(), endpoint.vitals().load());
     EndpointStatus {
         id: endpoint.id().to_owned(),
@@ -515,16 +558,32 @@ fn endpoint_status(
             .endpoint_breaker(endpoint)
             .as_ref()
             .map(breaker_status),
-        ejected: ejection.map(|ejection| EjectedStatus {
-            reason: ejection.reason.as_str(),
-            rest: ejection.until.since(now),
-            times: ejection.times,
-        }),
+        check: None,
+        ejected: None,
         in_flight: load.in_flight(),
         attempts: load.attempts(),
         failures: load.failures(),
         success: load.success(),
         latency_ms: load.latency_us().map(|us| us / 1e3),
+    }
+}
+
+fn ejected_status(ejection: &Ejection, now: Instant) -> EjectedStatus {
+    EjectedStatus {
+        reason: ejection.reason.as_str(),
+        rest: ejection.until.since(now),
+        times: ejection.times,
+    }
+}
+
+fn check_status(health: &EndpointHealth) -> CheckStatus {
+    CheckStatus {
+        state: health.state.as_str(),
+        age: health.age,
+        took: health.took,
+        last_error: health.last_error.as_deref().map(str::to_owned),
+        checks: health.checks,
+        failures: health.failures,
     }
 }
 

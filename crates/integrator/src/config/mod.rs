@@ -26,6 +26,11 @@
 //! [services.orders]                 # for one service, over the defaults
 //! timeout = "2s"
 //!
+//! [services.orders.health]          # each endpoint is asked; unless said none is
+//! check = "http"                    # or "tcp", "grpc"
+//! path = "/healthz"
+//! interval = "5s"
+//!
 //! [services.orders.operations.GetOrder]
 //! method = "GET"
 //! path = "/orders/current"
@@ -86,7 +91,10 @@ use tower_mesh_core::{Ratio, ServiceName};
 
 pub(crate) use self::discovery::{ConsulConfig, DiscoveryConfig, DiscoveryKind, FileConfig};
 pub use self::error::ConfigError;
-use crate::{policy::Policy, profile::Profile};
+use crate::{
+    policy::{Check, Policy},
+    profile::Profile,
+};
 
 /// Everything that can be said in a configuration file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -115,6 +123,7 @@ pub(crate) struct ServiceConfig {
     retry: RetryConfig,
     breaker: BreakerConfig,
     ejection: EjectionConfig,
+    health: HealthConfig,
     #[serde(deserialize_with = "value::time_or_zero")]
     slow_start: Option<Duration>,
     hedge: HedgeConfig,
@@ -168,6 +177,22 @@ struct EjectionConfig {
     eject_for: Option<Duration>,
     #[serde(deserialize_with = "value::time")]
     max_eject: Option<Duration>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HealthConfig {
+    #[serde(deserialize_with = "value::check")]
+    check: Option<Check>,
+    #[serde(deserialize_with = "value::path")]
+    path: Option<http::uri::PathAndQuery>,
+    #[serde(deserialize_with = "value::time")]
+    interval: Option<Duration>,
+    #[serde(deserialize_with = "value::time")]
+    time_limit: Option<Duration>,
+    unhealthy_after: Option<NonZeroU32>,
+    healthy_after: Option<NonZeroU32>,
+    grpc_service: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -330,6 +355,14 @@ impl ServiceConfig {
         set(&mut to.failure_rate, ejection.failure_rate);
         set(&mut to.eject_for, ejection.eject_for);
         set(&mut to.max_eject, ejection.max_eject);
+        let (health, to) = (&self.health, &mut policy.health);
+        set(&mut to.check, health.check);
+        set(&mut to.path, health.path.clone().map(Some));
+        set(&mut to.interval, health.interval);
+        set(&mut to.time_limit, health.time_limit);
+        set(&mut to.unhealthy_after, health.unhealthy_after);
+        set(&mut to.healthy_after, health.healthy_after);
+        set(&mut to.grpc_service, health.grpc_service.clone());
         set(&mut policy.slow_start, self.slow_start);
         set(
             &mut policy.hedge.percentile,

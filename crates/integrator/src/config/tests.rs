@@ -21,6 +21,7 @@ fn the_example_of_the_documentation_is_valid() {
     assert_eq!(config.discovery.endpoints[&orders].len(), 2);
     let policy = config.services[&orders].over(&config.defaults.over(&Policy::default()));
     assert_eq!(policy.timeout, Duration::from_secs(2));
+    assert_eq!(policy.health.check, Check::Http);
     assert_eq!(policy.retry.per_try_timeout, Some(Duration::from_secs(2)));
 }
 
@@ -29,7 +30,7 @@ fn an_unknown_key_is_refused_with_the_nearest_valid_one_and_its_line() {
     assert_eq!(
         refused("service = \"shop\"\n\n[defaults]\ntimout = \"2s\"\n"),
         "configuration, line 4, `defaults.timout`: `timout` does not exist, did you mean `timeout`? \
-         (there are profile, timeout, balance, panic, retry, breaker, ejection, slow_start, hedge, limit, operations)"
+         (there are profile, timeout, balance, panic, retry, breaker, ejection, health, slow_start, hedge, limit, operations)"
     );
     assert!(refused("[discovery]\nkind = \"statik\"").contains("did you mean `static`?"));
 }
@@ -67,6 +68,23 @@ fn values_that_cannot_be_are_refused_where_they_stand() {
         (
             "defaults.balance = \"magic\"",
             "one of best-of-three, peak-ewma",
+        ),
+        (
+            "defaults.health.check = \"magic\"",
+            "one of none, tcp, http, grpc",
+        ),
+        ("defaults.health.path = \"healthz\"", "is no path"),
+        (
+            "defaults.health.interval = \"0s\"",
+            "`defaults.health.interval`: a duration must be above zero",
+        ),
+        (
+            "defaults.health.healthy_after = 0",
+            "`defaults.health.healthy_after`",
+        ),
+        (
+            "defaults.health.check = \"http\"",
+            "`defaults.health.path`: `http` has to be told what to ask for",
         ),
         (
             "services.a.profile = \"magic\"",

@@ -9,7 +9,7 @@ use serde::{
 use tower_mesh_balance::Strategy;
 use tower_mesh_core::{Ratio, ServiceName};
 
-use crate::profile::Profile;
+use crate::{policy::Check, profile::Profile};
 
 /// More is a slip of the unit.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -121,6 +121,11 @@ pub(crate) fn strategy_name(strategy: Strategy) -> &'static str {
     named
         .find(|(_, other)| *other == strategy)
         .map_or("unnamed", |(name, _)| name)
+}
+
+/// The name of a kind of check.
+pub(super) fn check<'de, D: Deserializer<'de>>(de: D) -> Result<Option<Check>, D::Error> {
+    text(de, |text| one_of(&Check::NAMES, "check", text))
 }
 
 /// The name of a profile.
