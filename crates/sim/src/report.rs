@@ -22,6 +22,10 @@ pub struct ServerReport {
     pub attempts: u64,
     /// Those that it answered with an error.
     pub failures: u64,
+    /// Those that it has done the work of.
+    pub answers: u64,
+    /// Of these, work for nothing: whoever had asked for it had given up before it was done.
+    pub unheard: u64,
     /// Attempts at the server at once, waiting or not: the most there were.
     pub peak_in_flight: usize,
     /// The same in the mean over time.

@@ -15,7 +15,7 @@ use crate::{
     report::{Report, ServerReport},
     scenario::{Scenario, Server},
     server::Machine,
-    wire::Wire,
+    wire::{Tried, Wire},
 };
 
 /// How long calls are waited for that may never end, in virtual time.
@@ -156,7 +156,7 @@ impl<P: Policy> Simulation<P> {
         let mut wire = self.wire.lock();
         let now = self.now;
         wire.servers.iter_mut().for_each(|server| server.reset(now));
-        wire.tried.fill((0, 0));
+        wire.tried.fill(Tried::default());
     }
 
     /// Lets no more calls arrive and goes on until all have ended, or for two minutes.
@@ -222,8 +222,10 @@ impl<P: Policy> Simulation<P> {
         let wire = self.wire.lock();
         let reports = wire.servers.iter().zip(&wire.tried);
         let servers = reports.map(|(server, tried)| ServerReport {
-            attempts: tried.0,
-            failures: tried.1,
+            attempts: tried.attempts,
+            failures: tried.failures,
+            answers: tried.answers,
+            unheard: tried.unheard,
             peak_in_flight: server.in_flight.peak(),
             in_flight: server.in_flight.mean(self.now),
             utilisation: server.utilisation(self.now),

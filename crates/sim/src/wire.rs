@@ -182,8 +182,8 @@ pub(crate) struct State {
     pub(crate) now: Instant,
     pub(crate) events: Events,
     pub(crate) servers: Vec<Machine>,
-    /// How often each server was tried since the last reset, and how often it failed.
-    pub(crate) tried: Vec<(u64, u64)>,
+    /// What came of the attempts at each server since the last reset.
+    pub(crate) tried: Vec<Tried>,
     attempts: Slab<Attempt>,
     delay: Duration,
     work: Work,
@@ -192,6 +192,15 @@ pub(crate) struct State {
     /// The work of the call that is being polled, until its first attempt takes it.
     pub(crate) current: Option<f64>,
     begun: Vec<Begun>,
+}
+
+/// What came of the attempts at one server.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tried {
+    pub(crate) attempts: u64,
+    pub(crate) failures: u64,
+    pub(crate) answers: u64,
+    pub(crate) unheard: u64,
 }
 
 struct Attempt {
@@ -226,7 +235,7 @@ impl Wire {
         Arc::new(Self(Mutex::new(State {
             now,
             events: Events::default(),
-            tried: vec![(0, 0); servers.len()],
+            tried: vec![Tried::default(); servers.len()],
             servers,
             attempts: Slab::new(),
             delay,
@@ -251,7 +260,7 @@ impl State {
     fn send(&mut self, server: usize) -> usize {
         let drawn = self.current.take();
         let work = drawn.unwrap_or_else(|| self.work.draw(&self.rng));
-        self.tried[server].0 += 1;
+        self.tried[server].attempts += 1;
         self.insert(server, Some(work))
     }
 
@@ -283,7 +292,7 @@ impl State {
         match self.servers[server].take(attempt, work, self.now, begun) {
             Reached::Taken => self.foretell(server),
             Reached::Refused(after) => {
-                self.tried[server].1 += 1;
+                self.tried[server].failures += 1;
                 self.answer(attempt, after, Err(Failed { server }));
             }
             Reached::Lost => self.lost(attempt),
@@ -317,6 +326,8 @@ impl State {
             outlook: machine.outlook(),
         };
         self.foretell(server);
+        self.tried[server].answers += 1;
+        self.tried[server].unheard += u64::from(self.attempts[attempt].given_up);
         self.answer(attempt, Duration::ZERO, Ok(answer));
     }
 

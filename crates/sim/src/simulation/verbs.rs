@@ -6,6 +6,7 @@ use crate::{
     policy::{Member, Policy},
     scenario::Server,
     server::{Machine, Mood},
+    wire::Tried,
 };
 
 use super::Simulation;
@@ -59,7 +60,7 @@ impl<P: Policy> Simulation<P> {
         let number = self.scenario.servers.len();
         let mut wire = self.wire.lock();
         wire.servers.push(Machine::new(&server, self.now));
-        wire.tried.push((0, 0));
+        wire.tried.push(Tried::default());
         drop(wire);
         let member = Member {
             server: number,

@@ -10,7 +10,7 @@ use std::{
 use tower::Service;
 use tower_mesh_core::Sleep;
 use tower_mesh_sim::{
-    Answer, Antagonists, Call, Connection, Exchange, Pauses, Scenario, Seat, Server,
+    Answer, Antagonists, Call, Connection, Exchange, Pauses, Scenario, Seat, Server, Work,
     policies::Random,
 };
 
@@ -124,6 +124,24 @@ fn every_call_ends_once_whatever_goes_wrong() {
     sim.run(10_000 * MS);
     sim.drain();
     assert!(sim.attempts() <= 24 * 6, "{}", sim.attempts());
+}
+
+#[test]
+fn work_for_those_who_have_gone_is_told_apart() {
+    let fixed = |ms: u32| {
+        let scenario = Scenario::new(3).work(Work::Fixed(ms * MS)).rate(20.0);
+        let mut sim = scenario.start(Impatient::client);
+        sim.run(2_000 * MS);
+        sim.drain();
+        let server = sim.servers()[0].clone();
+        (server.attempts, server.answers, server.unheard)
+    };
+    // Clients wait for 15 ms, and try three times.
+    let (attempts, answers, unheard) = fixed(10);
+    assert_eq!((answers, unheard), (attempts, 0));
+    let (attempts, answers, unheard) = fixed(20);
+    assert_eq!(unheard, answers);
+    assert!(answers > 60 && answers + 3 >= attempts);
 }
 
 #[test]
