@@ -363,6 +363,7 @@ impl Plan {
             started_at: now,
             started: tokio::sync::Mutex::new(started),
             tasks,
+            serving: Arc::default(),
         };
         core.stage.advance(Lifecycle::Running);
         let core = Arc::new(core);

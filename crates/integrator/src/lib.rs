@@ -42,6 +42,7 @@ mod on_heap;
 mod policy;
 mod profile;
 mod reload;
+mod server;
 mod service;
 mod settings;
 mod shutdown;
@@ -67,6 +68,7 @@ pub use self::{
         Policy, RetryPolicy,
     },
     profile::Profile,
+    server::{MeshServerLayer, Serve, ServeError},
     service::{MeshLayer, MeshService},
     settings::{Change, Changes},
     shutdown::ShutdownError,

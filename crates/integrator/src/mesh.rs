@@ -25,6 +25,7 @@ use crate::{
     explain::Explained,
     lifecycle::{self, Lifecycle, Stage},
     reload::Reloads,
+    server::Serving,
     service::{MeshLayer, MeshService, State},
     settings::{Coded, Settings},
     shutdown::ShutdownError,
@@ -80,6 +81,7 @@ pub(crate) struct Core {
     /// What was learned before, of services that are not in use yet.
     pub(crate) recall: Mutex<HashMap<String, Recall>>,
     pub(crate) tasks: Tasks,
+    pub(crate) serving: Arc<Serving>,
     pub(crate) started_at: Instant,
     /// Async, because stopping waits; taken by whoever shuts down.
     pub(crate) started: tokio::sync::Mutex<Started>,
@@ -334,7 +336,9 @@ impl Services {
 
 impl Core {
     pub(crate) fn is_ready(&self) -> bool {
-        self.stage.get() == Lifecycle::Running && self.components.ready()
+        self.stage.get() == Lifecycle::Running
+            && !self.serving.is_draining()
+            && self.components.ready()
     }
 
     /// Has discovery among the components: degraded while it answers from what it knew before.

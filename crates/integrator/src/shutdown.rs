@@ -43,7 +43,7 @@ pub(crate) async fn shutdown(
 }
 
 /// Takes this process out of the registry; answers how many instances the registry did not let go.
-async fn deregister(started: &mut Started, clock: &Clock, end: Instant) -> usize {
+pub(crate) async fn deregister(started: &mut Started, clock: &Clock, end: Instant) -> usize {
     let mut left = 0;
     while let Some(registration) = started.registrations.pop() {
         // The heartbeat may hold it for the moment of an upgrade; then it goes by its drop.

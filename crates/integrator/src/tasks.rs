@@ -62,7 +62,12 @@ impl Tasks {
         held
     }
 
-    fn spawn_until(&self, end: CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+    /// Runs `task` until it ends, or `end` says so.
+    pub(crate) fn spawn_until(
+        &self,
+        end: CancellationToken,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         self.tracker.spawn_on(
             async move {
                 let _ = end.run_until_cancelled(task).await;
@@ -82,6 +87,11 @@ impl Tasks {
     ) -> impl Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync + 'static {
         let tasks = self.clone();
         move |task| tasks.spawn_until(tasks.stop.clone(), task)
+    }
+
+    /// Cancelled when the mesh stops.
+    pub(crate) fn child_token(&self) -> CancellationToken {
+        self.stop.child_token()
     }
 
     /// How many run.
