@@ -35,6 +35,7 @@ pub mod rare;
 mod ratio;
 mod refusal;
 mod register;
+mod report;
 mod resolve;
 mod rng;
 mod service;
@@ -62,6 +63,7 @@ pub use self::{
     ratio::{InvalidRatio, Ratio},
     refusal::{Kind, Refusal, Sent},
     register::{BoxFuture, Instance, Register, RegisterError, Registered, Registration},
+    report::Report,
     resolve::{Empties, Resolve, ResolveError, Update, Updates},
     rng::Rng,
     service::{CloneIdempotent, Layered, NeverAgain, NewLayer, NewService, Replay, Shared},

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::{
+    report::Report,
     sync::{AtomicU64, Ordering},
     time::Instant,
 };
@@ -16,7 +17,8 @@ use crate::{
 /// - peak: the latency that jumps up at once and decays with 10 s, kept only for balancers that ask for it. A failure
 ///   may raise it, never lower it;
 /// - unanswered: calls given up by their callers before the endpoint had answered. They are no failures, but the endpoint
-///   may still be at work on them: they fade away within seconds, and an answer clears them.
+///   may still be at work on them: they fade away within seconds, and an answer clears them;
+/// - reported: how long a call would take by what the server itself said last ([`Report`]), for balancers that ask for it.
 pub struct Load {
     /// Attempts begun (upper 44 bits) and in flight (lower 20): one addition counts both.
     counts: AtomicU64,
@@ -29,6 +31,9 @@ pub struct Load {
     peak: AtomicU64,
     /// Calls given up (`f32`) and when the last was, in milliseconds; zero for none. See [`Load::unanswered`].
     unanswered: AtomicU64,
+    /// The microseconds that a call would take as the server said (`f32`), and when it did, in milliseconds; zero for
+    /// never. See [`Load::latency_with_report`].
+    reported: AtomicU64,
 }
 
 /// What an attempt records besides the mean.
@@ -56,6 +61,15 @@ const PEAK_TAU: f64 = 10e3;
 /// How long a call that was given up counts as load, in milliseconds. An endpoint that hangs is then tried by one call
 /// every eight seconds or so.
 const UNANSWERED_TAU: f64 = 5e3;
+/// How fast a report is forgotten, in milliseconds: what was in flight when it was written has been answered by then.
+const REPORT_TAU: f32 = 50.0;
+/// A report is no news any more, in milliseconds; what is left of it weighs less than half a percent.
+const REPORT_TOO_OLD: i32 = 1_000;
+/// A server is never believed to be faster than this share of what was measured, whatever it says: one that says it is idle
+/// would else draw every call.
+const BELIEVED_LEAST: f32 = 0.5;
+/// Nor slower than so many times that. It would only harm itself, but one that reckons in other units would harm its peers.
+const BELIEVED_MOST: f32 = 20.0;
 
 impl Load {
     pub(crate) fn new() -> Self {
@@ -66,6 +80,7 @@ impl Load {
             updated: AtomicU64::new(0),
             peak: AtomicU64::new(pack(NO_HISTORY, 0)),
             unanswered: AtomicU64::new(0),
+            reported: AtomicU64::new(0),
         }
     }
 
@@ -121,6 +136,33 @@ impl Load {
         match self.unanswered.load(Ordering::Relaxed) {
             0 => 0.0,
             word => faded(word, now),
+        }
+    }
+
+    /// A latency that was measured, in microseconds, blended with what the server said of how long a call would take: the
+    /// less the older that is (`e^(-age / 50 ms)`), and never less than half of what was measured or more than 20 times it.
+    /// Without a report it is what was measured.
+    #[inline]
+    pub fn latency_with_report(&self, measured_us: f32, now: Instant) -> f32 {
+        let report = self.reported.load(Ordering::Relaxed);
+        // As for what decays: another thread may have written since `now` was read.
+        let age = millis(now).wrapping_sub(lower(report)) as i32;
+        if report == 0 || age.saturating_abs() > REPORT_TOO_OLD {
+            return measured_us;
+        }
+        let x = age.max(0) as f32 / REPORT_TAU;
+        // The series of the exponential: see `weight`.
+        let fresh = 1.0 / (1.0 + x + 0.5 * x * x);
+        let (least, most) = (BELIEVED_LEAST * measured_us, BELIEVED_MOST * measured_us);
+        let said_us = f32::from_bits(upper(report)).max(least).min(most);
+        measured_us + fresh * (said_us - measured_us)
+    }
+
+    /// Notes what the server said of itself; nothing if it cannot tell yet.
+    pub fn report(&self, report: Report, now: Instant) {
+        if let Some(expected_us) = report.expected_us() {
+            let word = pack(expected_us.to_bits(), millis(now));
+            self.reported.store(word, Ordering::Relaxed);
         }
     }
 
@@ -392,5 +434,50 @@ mod tests {
         assert_eq!(load.updated(), Some(START));
         record(&load, Outcome::success(), 50 * MS, START + 10 * MS);
         assert!(load.latency_us() < Some(8_000.0), "{load:?}");
+    }
+
+    #[test]
+    fn what_a_server_says_counts_while_it_is_news() {
+        let load = Load::new();
+        let at = |ms: u32| load.latency_with_report(10_000.0, START + ms * MS);
+        assert_eq!(at(0), 10_000.0, "nothing was said");
+        load.report(Report::new(2, 10 * MS), START);
+        assert_eq!(at(0), 30_000.0);
+        // 0.4 of it is left.
+        assert!((at(50) - 18_000.0).abs() < 1.0, "{}", at(50));
+        assert!((at(999) - 10_000.0).abs() < 100.0, "{}", at(999));
+        assert_eq!(at(1_001), 10_000.0);
+        load.report(Report::new(7, Duration::ZERO), START + 1_001 * MS);
+        assert_eq!(at(1_001), 10_000.0, "it cannot tell");
+    }
+
+    // row 34
+    #[test]
+    fn a_server_is_never_believed_beyond_half_of_what_was_measured_or_twenty_times_it() {
+        for (each, believed) in [
+            (Duration::from_nanos(1), 5_000.0),
+            (4 * MS, 5_000.0),
+            (Duration::from_secs(1), 200_000.0),
+            (Duration::MAX, 200_000.0),
+        ] {
+            let load = Load::new();
+            load.report(Report::new(0, each), START);
+            assert_eq!(
+                load.latency_with_report(10_000.0, START),
+                believed,
+                "{each:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_report_is_not_taken_for_news_again_when_milliseconds_wrap() {
+        let load = Load::new();
+        load.report(Report::new(9, 10 * MS), START);
+        let at = |later: Duration| load.latency_with_report(10_000.0, START + later);
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        assert_eq!([at(days(24)), at(days(26)), at(days(40))], [10_000.0; 3]);
+        let early = load.latency_with_report(10_000.0, START - MS);
+        assert_eq!(early, 100_000.0, "another thread has written since");
     }
 }

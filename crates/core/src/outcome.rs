@@ -2,7 +2,10 @@
 
 use std::{error::Error, time::Duration};
 
-use crate::refusal::{Refusal, Sent};
+use crate::{
+    refusal::{Refusal, Sent},
+    report::Report,
+};
 
 /// An error of any layer: what tower uses wherever layers of different makers meet.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -147,6 +150,12 @@ pub trait Classify<Res>: Clone {
 
     /// What `result` says of the endpoint.
     fn classify(&self, result: Result<&Res, &(dyn Error + Send + Sync + 'static)>) -> Self::Answer;
+
+    /// What the server says of its own load in `response`; asked for only by those who go by it. Nothing unless said.
+    fn report(&self, response: &Res) -> Option<Report> {
+        let _ = response;
+        None
+    }
 }
 
 /// A completion (tower's `TrackCompletion`) that brings about what an answer of type `A` leaves open.

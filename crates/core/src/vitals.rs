@@ -8,6 +8,7 @@ use crate::{
     gate::{Gate, GateHandle, Judge, JudgeKind, Shut, Ticket},
     load::{Load, Sampling},
     outcome::{Class, Finish, Outcome},
+    report::Report,
     time::{Clock, Instant, Source},
 };
 
@@ -170,6 +171,12 @@ impl Attempt {
         if !self.finished && !frame::is_timing_out() {
             self.vitals.load.give_up(frame::now_by(&self.source));
         }
+    }
+
+    /// Notes what the server said of its load along with its answer.
+    pub fn report(&self, report: Report) {
+        let now = frame::now_by(&self.source);
+        self.vitals.load.report(report, now);
     }
 
     /// Whether it is a probe: the gate was not simply open.
