@@ -3,9 +3,9 @@
 use std::{error::Error, fmt, time::SystemTime};
 
 use http::Response;
-use tower_mesh_core::{Classify, Verdict};
+use tower_mesh_core::{Classify, Report, Verdict};
 
-use crate::{error, verdict};
+use crate::{error, load, verdict};
 
 /// Judges HTTP and gRPC responses; what the head cannot tell it leaves to the end of the body.
 ///
@@ -25,6 +25,8 @@ use crate::{error, verdict};
 /// - gRPC failures are UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS; RESOURCE_EXHAUSTED is overload;
 ///   CANCELLED says nothing; every other code is a success. `grpc-retry-pushback-ms` is obeyed to the letter: what is
 ///   negative or no number means do not try again. gRPC-Web has its trailers in the body, so it counts as plain HTTP.
+///
+/// What a server says of its load in [`LOAD_HEADER`](crate::LOAD_HEADER) it reads if it is asked to.
 ///
 /// It may defer, so it needs a completion that sees the end of the body: [`CompleteOnBody`](crate::CompleteOnBody).
 #[derive(Clone, Copy)]
@@ -75,6 +77,10 @@ impl<B: http_body::Body> Classify<Response<B>> for HttpClassify {
             ),
             Err(error) => error::outcome(error).into(),
         }
+    }
+
+    fn report(&self, response: &Response<B>) -> Option<Report> {
+        load::load_of(response.headers())
     }
 }
 

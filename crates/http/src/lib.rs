@@ -17,6 +17,8 @@
 //!   the end says: trailers included. So load and permits count what still streams, and a stream that breaks is no
 //!   success.
 //!
+//! A server says in each response how busy it is ([`ReportLoadLayer`]), and `HttpClassify` tells balancers that ask.
+//!
 //! [`HttpProbe`] and [`GrpcProbe`] ask endpoints whether they are well, for active health checks.
 //!
 //! Without a mesh, use [`AddressLayer`] to pin a client to one address, and `HttpClassify` with `CompleteOnBody`
@@ -61,6 +63,7 @@ mod future;
 mod grpc;
 mod idle;
 mod layer;
+mod load;
 mod probe;
 mod replay;
 mod retry_after;
@@ -80,6 +83,10 @@ pub use self::{
     future::ResponseFuture,
     idle::IdleTimeout,
     layer::AddressLayer,
+    load::{
+        LOAD_HEADER, Meter, Metered, ReportLoad, ReportLoadFuture, ReportLoadLayer, load_of,
+        set_load,
+    },
     probe::{GrpcProbe, HttpProbe, ProbeError},
     replay::{HttpReplay, Idempotent, Kept},
     service::{Addressed, AddressedShared},
