@@ -3,7 +3,8 @@
 use std::mem;
 
 use tower_mesh_core::{
-    AtEndpoint, Attempt, BoxError, Class, Classify, Finish, Kind, Outcome, Refusal, Sent, Verdict,
+    AtEndpoint, Attempt, BoxError, Class, Classify, Finish, Kind, Outcome, Refusal, Report, Sent,
+    Verdict,
 };
 
 /// Counts `error` against the endpoint of `attempt`, as far as it says something of it, and names the endpoint.
@@ -74,6 +75,12 @@ impl Bomb<'_> {
     pub(crate) fn finish(&mut self, outcome: Outcome) {
         if let Some(attempt) = &mut self.0.0 {
             attempt.finish(outcome);
+        }
+    }
+
+    pub(crate) fn report(&self, report: Report) {
+        if let Some(attempt) = &self.0.0 {
+            attempt.report(report);
         }
     }
 

@@ -270,6 +270,11 @@ where
         let (classify, completion) = &this.pool.judging;
         let response = answer.map_err(|error| blame(classify, this.attempt, error.into()))?;
         let mut bomb = Bomb(this.attempt);
+        if this.pool.settings.strategy.hears_reports()
+            && let Some(report) = classify.report(&response)
+        {
+            bomb.report(report);
+        }
         if let Verdict::Done(outcome) = classify.classify(Ok(&response)).into() {
             bomb.finish(outcome);
         }

@@ -9,7 +9,9 @@ use crate::{
     panic::Panic,
     search::Search,
     slow_start::SlowStart,
-    strategy::{Moment, Strategy, by_in_flight, by_mean_latency, by_peak_latency},
+    strategy::{
+        Moment, Strategy, by_in_flight, by_mean_latency, by_peak_latency, by_reported_latency,
+    },
     table::Table,
 };
 
@@ -109,6 +111,7 @@ pub(crate) fn pick(
     match strategy {
         Strategy::BestOfThree => search.at_random::<3>(by_mean_latency),
         Strategy::PeakEwma => search.at_random::<2>(by_peak_latency),
+        Strategy::Reported => search.at_random::<3>(by_reported_latency),
         Strategy::LeastInFlight => search.at_random::<2>(by_in_flight),
         Strategy::RoundRobin => search.in_turn(),
         Strategy::Weighted => search.at_random::<1>(|_, _, _| 0.0),

@@ -27,6 +27,16 @@ pub enum Strategy {
     ///
     /// For calls whose latency says nothing of the endpoint, such as long polls.
     LeastInFlight,
+    /// As [`BestOfThree`](Self::BestOfThree), and a server may say in its answers how busy it is.
+    ///
+    /// The others know only of calls of their own; a server knows those of all its clients. What it said last is blended
+    /// into the latency ([`Load::latency_with_report`]): so much the less the older it is, within 50 ms or so, and never
+    /// as less than half of what was measured here, so that a server which lies or is wrong draws no crowd. A server that
+    /// says nothing is judged as by `BestOfThree`.
+    ///
+    /// For services whose servers run the mesh, too: the classifier has to find the
+    /// [report](tower_mesh_core::Classify::report), as that of `tower-mesh-http` does.
+    Reported,
     /// One after the other.
     RoundRobin,
     /// A random one.
@@ -73,9 +83,16 @@ impl Strategy {
         match self {
             Self::BestOfThree => Some(by_mean_latency(load, relative, at)),
             Self::PeakEwma => Some(by_peak_latency(load, relative, at)),
+            Self::Reported => Some(by_reported_latency(load, relative, at)),
             Self::LeastInFlight => Some(by_in_flight(load, relative, at)),
             Self::RoundRobin | Self::Weighted => None,
         }
+    }
+
+    /// Whether it goes by what servers say of themselves.
+    #[inline(always)]
+    pub(crate) const fn hears_reports(self) -> bool {
+        matches!(self, Self::Reported)
     }
 
     /// What each attempt has to record for it.
@@ -107,6 +124,13 @@ impl Moment {
 #[inline(always)]
 pub(crate) fn by_mean_latency(load: &Load, relative: f32, at: &Moment) -> f32 {
     cost(load.latency_us(), load, relative, at)
+}
+
+/// The same by its mean latency and what its server said last.
+pub(crate) fn by_reported_latency(load: &Load, relative: f32, at: &Moment) -> f32 {
+    let latency = load.latency_us();
+    let blended = latency.map(|measured_us| load.latency_with_report(measured_us, at.now));
+    cost(blended, load, relative, at)
 }
 
 /// The same by its peak latency, or by its mean until there is a peak.

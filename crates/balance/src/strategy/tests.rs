@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::{Just, prop, prop_assert, prop_oneof, proptest};
-use tower_mesh_core::{Attempt, Clock, Endpoint, Finish, ManualClock, Outcome, Vitals};
+use tower_mesh_core::{Attempt, Clock, Endpoint, Finish, ManualClock, Outcome, Report, Vitals};
 
 use super::*;
 
@@ -195,4 +195,22 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_a_server_says_is_for_those_who_ask() {
+    let one = One::with_latency(10 * MS);
+    one.begin().report(Report::new(2, 10 * MS));
+    assert_eq!(one.cost(), 10_000.0);
+    assert_eq!(one.cost_by(by_reported_latency, 1.0), 30_000.0);
+    let _attempt = one.begin();
+    assert_eq!(one.cost_by(by_reported_latency, 1.0), 60_000.0);
+    let unknown = One::new();
+    unknown.begin().report(Report::new(2, 10 * MS));
+    let without = unknown.cost();
+    assert_eq!(
+        unknown.cost_by(by_reported_latency, 1.0),
+        without,
+        "what is said blends in"
+    );
 }

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use tower_mesh_balance::Strategy;
+use tower_mesh_core::Report;
 
 use crate::world::{Server, Simulation};
 
@@ -55,6 +56,34 @@ fn where_load_moves_about_it_beats_them_by_more() {
 }
 
 #[test]
+fn where_load_moves_about_servers_that_say_how_busy_they_are_are_called_better_still() {
+    let p99 = |strategy| p99(strategy, uneven(), true);
+    assert!(p99(Strategy::Reported) < 0.9 * p99(Strategy::BestOfThree));
+}
+
+// row 34
+#[test]
+fn a_server_that_lies_about_its_load_draws_no_crowd_and_harms_nobody_else() {
+    let idle = Report::new(0, Duration::from_micros(1));
+    let swamped = Report::new(u32::MAX, Duration::MAX).with_failing(1.0);
+    let nothing = Report::new(0, Duration::ZERO);
+    for (lie, least, most) in [(idle, 0.9, 2.0), (swamped, 0.1, 0.5), (nothing, 0.8, 1.3)] {
+        let mut servers: Vec<_> = (0..30).map(|_| Server::new()).collect();
+        servers[0].lie = Some(lie);
+        let mut this = Simulation::new(Strategy::Reported, 15, servers, 0.7);
+        this.run(WARM_UP).run(MEASURED);
+        let (share, p99) = (this.share_of(0), this.percentile(99.0));
+        let peak = this.servers[0].most;
+        println!("{lie:?}: {share:.2} of its share, {peak} at once, p99 {p99:.1}");
+        assert!(
+            (least..most).contains(&share),
+            "{lie:?}: {share} of its share"
+        );
+        assert!(p99 < 70.0 && peak < 60, "{lie:?}: {p99} ms, {peak} at once");
+    }
+}
+
+#[test]
 fn on_an_even_fleet_it_is_as_good() {
     let p99 = |strategy| p99(strategy, (0..30).map(|_| Server::new()).collect(), false);
     let ours = p99(Strategy::BestOfThree);
@@ -68,6 +97,7 @@ fn a_server_that_fails_fast_gets_a_fifth_of_its_share_and_all_of_it_when_it_has_
         Strategy::BestOfThree,
         Strategy::PeakEwma,
         Strategy::LeastInFlight,
+        Strategy::Reported,
     ] {
         let mut this = Simulation::new(strategy, 15, (0..30).map(|_| Server::new()).collect(), 0.7);
         let fair = 1.0 / 30.0;

@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, VecDeque},
+    error::Error,
     future::{Future, poll_fn},
     pin::Pin,
     sync::{Arc, Mutex},
@@ -13,7 +14,8 @@ use std::{
 use tower::{Layer, Service};
 use tower_mesh_balance::{Balance, BalanceLayer, Strategy};
 use tower_mesh_core::{
-    BoxError, Clock, Endpoint, Endpoints, Instant, ManualClock, Resolution, Rng, Weight,
+    BoxError, Classify, ClassifyErrors, Clock, Endpoint, Endpoints, Instant, ManualClock, Outcome,
+    Report, Resolution, Rng, Weight,
 };
 
 use crate::fleet::{Failed, endpoint, name};
@@ -28,6 +30,8 @@ pub(crate) struct Server {
     pub(crate) speed: f64,
     pub(crate) weight: u16,
     pub(crate) fails: bool,
+    /// What it says of itself, if that is not the truth.
+    pub(crate) lie: Option<Report>,
     pub(crate) busy: usize,
     pub(crate) queue: VecDeque<usize>,
     pub(crate) calls: usize,
@@ -41,6 +45,7 @@ impl Server {
             speed: 1.0,
             weight: 1,
             fails: false,
+            lie: None,
             busy: 0,
             queue: VecDeque::new(),
             calls: 0,
@@ -58,6 +63,29 @@ impl Server {
     pub(crate) fn in_flight(&self) -> usize {
         self.busy + self.queue.len()
     }
+
+    /// What it says of its load.
+    fn report(&self) -> Report {
+        let each = Duration::from_secs_f64(MEAN_MS / 1e3 / self.speed / self.slots as f64);
+        let truth = Report::new(self.in_flight() as u32, each);
+        self.lie.unwrap_or(truth)
+    }
+}
+
+/// Judges errors as the default does, and hears what servers say of their load.
+#[derive(Clone, Copy)]
+pub(crate) struct Listening;
+
+impl Classify<Report> for Listening {
+    type Answer = Outcome;
+
+    fn classify(&self, result: Result<&Report, &(dyn Error + Send + Sync + 'static)>) -> Outcome {
+        ClassifyErrors::default().classify(result)
+    }
+
+    fn report(&self, response: &Report) -> Option<Report> {
+        Some(*response)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,7 +101,7 @@ enum Event {
 #[derive(Default)]
 struct Wire {
     sent: Option<(usize, usize)>,
-    answers: HashMap<usize, bool>,
+    answers: HashMap<usize, Result<Report, Failed>>,
 }
 
 #[derive(Clone)]
@@ -82,10 +110,10 @@ struct Client {
     wire: Arc<Mutex<Wire>>,
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+type Answer = Pin<Box<dyn Future<Output = Result<Report, BoxError>> + Send>>;
 
 impl Service<usize> for Client {
-    type Response = ();
+    type Response = Report;
     type Error = BoxError;
     type Future = Answer;
 
@@ -98,8 +126,7 @@ impl Service<usize> for Client {
         let wire = Arc::clone(&self.wire);
         Box::pin(poll_fn(move |_| {
             match wire.lock().unwrap().answers.remove(&call) {
-                Some(true) => Poll::Ready(Ok(())),
-                Some(false) => Poll::Ready(Err(Failed.into())),
+                Some(answer) => Poll::Ready(answer.map_err(Into::into)),
                 None => Poll::Pending,
             }
         }))
@@ -113,7 +140,7 @@ pub(crate) struct Simulation {
     wire: Arc<Mutex<Wire>>,
     pub(crate) servers: Vec<Server>,
     sets: Vec<Endpoints>,
-    clients: Vec<Balance<Client>>,
+    clients: Vec<Balance<Client, Listening>>,
     events: BinaryHeap<Reverse<(Instant, usize, Event)>>,
     scheduled: usize,
     running: HashMap<usize, (Instant, Answer)>,
@@ -153,6 +180,7 @@ impl Simulation {
                 .strategy(strategy)
                 .clock(clock.clone())
                 .rng(rng.clone())
+                .classify(Listening)
                 .layer(connect(&wire))
         };
         let mut this = Self {
@@ -236,7 +264,7 @@ impl Simulation {
                 }
             }
             Event::Reaches { call, server } if self.servers[server].fails => {
-                self.wire.lock().unwrap().answers.insert(call, false);
+                self.wire.lock().unwrap().answers.insert(call, Err(Failed));
                 self.schedule(WIRE, Event::Answered { call });
             }
             Event::Reaches { call, server } => {
@@ -248,9 +276,10 @@ impl Simulation {
                 self.servers[server].most = most;
             }
             Event::Leaves { call, server } => {
-                self.wire.lock().unwrap().answers.insert(call, true);
-                self.schedule(WIRE, Event::Answered { call });
                 self.servers[server].busy -= 1;
+                let report = self.servers[server].report();
+                self.wire.lock().unwrap().answers.insert(call, Ok(report));
+                self.schedule(WIRE, Event::Answered { call });
                 self.start(server);
             }
             Event::Answered { call } => self.poll(call),
@@ -282,7 +311,7 @@ impl Simulation {
         let mut cx = Context::from_waker(Waker::noop());
         if let Poll::Ready(result) = answer.as_mut().poll(&mut cx) {
             match result {
-                Ok(()) => self.latencies.push(self.clock.now().since(*begun)),
+                Ok(_) => self.latencies.push(self.clock.now().since(*begun)),
                 Err(_) => self.errors += 1,
             }
             self.running.remove(&call);
