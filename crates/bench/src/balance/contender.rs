@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use tower_mesh::{Policy, core::Ratio};
+use tower_mesh::{Policy, balance::Strategy, core::Ratio};
 use tower_mesh_sim::policies::{LeastInFlight, Random, RoundRobin};
 
 use super::{
@@ -19,6 +19,8 @@ pub enum Contender {
     Mesh,
     /// The same without breakers, which stand in for ejection: the strategy is alone with what fails.
     MeshWithoutBreakers,
+    /// The shipped `MeshService` that goes by what servers say of their load, too.
+    MeshWithReports,
     /// The better of two random servers by calls in flight.
     LeastInFlight,
     /// Tower's own balancer: the better of two by peak-EWMA x (in flight + 1).
@@ -35,8 +37,9 @@ pub enum Contender {
 
 impl Contender {
     /// Those that `--full` compares.
-    pub const COMPARED: [Self; 5] = [
+    pub const COMPARED: [Self; 6] = [
         Self::Mesh,
+        Self::MeshWithReports,
         Self::LeastInFlight,
         Self::TowerPeakEwma,
         Self::RoundRobin,
@@ -55,6 +58,7 @@ impl Contender {
         match self {
             Self::Mesh => "tower-mesh",
             Self::MeshWithoutBreakers => "tower-mesh, no breakers",
+            Self::MeshWithReports => "tower-mesh with reports",
             Self::LeastInFlight => "least in flight",
             Self::TowerPeakEwma => "tower peak-EWMA",
             Self::Random => "random",
@@ -71,6 +75,7 @@ impl Contender {
         match self {
             Self::Mesh => measure(cell, Meshes::new(Policy::default())),
             Self::MeshWithoutBreakers => measure(cell, Meshes::new(without_breakers())),
+            Self::MeshWithReports => measure(cell, Meshes::new(with_reports())),
             Self::LeastInFlight => measure(cell, LeastInFlight::client),
             Self::TowerPeakEwma => tower_peak::measure(cell),
             Self::Random => measure(cell, Random::client),
@@ -79,6 +84,13 @@ impl Contender {
             Self::Prequal => measure(cell, Prequal::client),
         }
     }
+}
+
+/// As by default, but for the strategy.
+fn with_reports() -> Policy {
+    let mut policy = Policy::default();
+    policy.balance = Strategy::Reported;
+    policy
 }
 
 /// Breakers that open only when nothing has succeeded for ten seconds: none is that bad here.

@@ -26,6 +26,8 @@ pub struct Hold {
 pub enum Figure {
     /// The mesh's p99 on a fleet, as a multiple of another one's.
     P99(Fleet, Contender),
+    /// The p99 of the mesh that goes by servers' reports, too, as a multiple of that of the mesh that does not.
+    Reports(Fleet),
     /// The mesh's p99.9 with pauses, as a multiple of that without.
     PausesP999,
     /// What a server is given that fails fast, as a multiple of an equal share.
@@ -86,7 +88,7 @@ const LOADED: f64 = 0.85;
 const IDLE: f64 = 0.3;
 
 /// All of them.
-pub const ALL: [Hold; 11] = [
+pub const ALL: [Hold; 15] = [
     p99(
         "uneven: p99 to least in flight",
         Fleet::Uneven,
@@ -122,6 +124,22 @@ pub const ALL: [Hold; 11] = [
         Fleet::Even,
         Contender::TowerPeakEwma,
         1.03,
+    ),
+    reports(
+        "antagonists: p99 with reports to that without",
+        Fleet::Antagonists,
+        0.90,
+    ),
+    reports("even: p99 with reports to that without", Fleet::Even, 1.0),
+    reports(
+        "uneven: p99 with reports to that without",
+        Fleet::Uneven,
+        1.0,
+    ),
+    reports(
+        "pauses: p99 with reports to that without",
+        Fleet::Pauses,
+        1.0,
     ),
     Hold {
         what: "one fails fast: its share, by the strategy alone",
@@ -159,6 +177,15 @@ const fn p99(what: &'static str, fleet: Fleet, other: Contender, most: f64) -> H
     Hold {
         what,
         of: Figure::P99(fleet, other),
+        bar: Bar::AtMost(most),
+        waits_for: None,
+    }
+}
+
+const fn reports(what: &'static str, fleet: Fleet, most: f64) -> Hold {
+    Hold {
+        what,
+        of: Figure::Reports(fleet),
         bar: Bar::AtMost(most),
         waits_for: None,
     }
@@ -244,6 +271,10 @@ impl Figure {
             Self::P99(fleet, other) => {
                 vec![cell(mesh, fleet, LOADED), cell(other, fleet, LOADED)]
             }
+            Self::Reports(fleet) => vec![
+                cell(Contender::MeshWithReports, fleet, LOADED),
+                cell(mesh, fleet, LOADED),
+            ],
             Self::PausesP999 => vec![
                 cell(mesh, Fleet::Pauses, LOADED),
                 cell(mesh, Fleet::Uneven, LOADED),
@@ -262,7 +293,7 @@ impl Figure {
         let cells = self.cells(seed);
         let first = of(&cells[0]);
         match self {
-            Self::P99(..) => first.p99 / of(&cells[1]).p99,
+            Self::P99(..) | Self::Reports(_) => first.p99 / of(&cells[1]).p99,
             Self::PausesP999 => first.p999 / of(&cells[1]).p999,
             Self::FailingShare(_) => first.failing_share.expect("a server failed"),
             Self::JoinedPeak => first.joined_peak.expect("a server joined"),

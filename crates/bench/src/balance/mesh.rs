@@ -11,11 +11,12 @@ use std::{
 
 use http::{Request, Response, StatusCode};
 use tokio::runtime::{Builder, Runtime};
-use tower::Service;
+use tower::{Layer, Service};
 use tower_mesh::{
     Body, Endpoint, Instance, MemoryRegistry, Mesh, MeshService, Policy as Settings,
     ResponseFuture, ServiceName,
     core::{Register, Registration, Weight},
+    http::{ReportLoad, ReportLoadLayer},
 };
 use tower_mesh_sim::{Call, Connection, Exchange, Member, Policy, Seat};
 
@@ -25,11 +26,16 @@ const TICK: Duration = Duration::from_millis(10);
 /// Turns a mesh's background tasks get to do what there is: an update passes the registry, the driver and its hub.
 const TURNS: usize = 16;
 
+/// As many servers as a fleet may have, with those that join.
+const MOST_SERVERS: usize = 128;
+
 pub(super) struct Meshes {
     settings: Settings,
     /// Runs what the meshes do in the background, and nothing of a call.
     runtime: Runtime,
     rooms: Vec<Room>,
+    /// What each server counts of its load: of the calls of all clients.
+    loads: Vec<ReportLoadLayer>,
     since: Duration,
 }
 
@@ -47,8 +53,17 @@ impl Meshes {
             settings,
             runtime: runtime.expect("a thread to run on"),
             rooms: Vec::new(),
+            loads: Vec::new(),
             since: Duration::ZERO,
         }
+    }
+
+    /// The servers' counts: of those that there are, and of some to come.
+    fn loads(&mut self, seat: &Seat) -> Vec<ReportLoadLayer> {
+        let clock = seat.clock();
+        let new = || ReportLoadLayer::new().clock(clock.clone());
+        self.loads.resize_with(MOST_SERVERS, new);
+        self.loads.clone()
     }
 
     fn settle(&self) {
@@ -77,10 +92,11 @@ impl Policy for Meshes {
             registry,
         };
         self.runtime.block_on(room.register(seat.members()));
-        let servers = seat.clone();
+        let (servers, loads) = (seat.clone(), self.loads(seat));
         let layer = mesh.layer(NAME).expect("a valid name");
         let service = layer.over(move |endpoint: &Endpoint| {
-            Server(servers.connect(usize::from(endpoint.address().port()) - 1))
+            let server = usize::from(endpoint.address().port()) - 1;
+            loads[server].layer(Server(servers.connect(server)))
         });
         self.runtime.block_on(service.endpoints().resolved());
         self.rooms.push(room);
@@ -132,6 +148,9 @@ pub(super) struct Server(Connection);
 
 pub(super) struct Reply(Exchange);
 
+/// The same, and it says how busy it is. It is counted where the client stands, so the 200 us on the wire are in it.
+type Reporting = ReportLoad<Server>;
+
 /// No body: a verdict at the head, as for any answer without one.
 type Empty = http_body_util::Empty<bytes::Bytes>;
 
@@ -163,12 +182,12 @@ impl Future for Reply {
 }
 
 /// The shipped client. A call of it is a GET without a body, which may be tried again.
-pub(super) struct Client(MeshService<Server>);
+pub(super) struct Client(MeshService<Reporting>);
 
 pin_project_lite::pin_project! {
     pub(super) struct Got {
         #[pin]
-        future: ResponseFuture<Server>,
+        future: ResponseFuture<Reporting>,
     }
 }
 

@@ -72,7 +72,7 @@ const INTRODUCTION: &str = "\
 50 clients of 100 servers with four slots each, log-normal work of 10 ms in the mean, 100 us on the wire each way, open \
 arrivals; utilisation is a share of what the fleet can do, antagonists considered. 4 s to warm up, 11 s measured. \
 `tower-mesh` is the shipped `MeshService` with the default policy: GET requests, so what fails may be tried again within \
-the budget. The others try once: each of their errors is a lost call. Lost calls have no latency here, calls that were \
+the budget. `with reports` is the same with `Strategy::Reported`, and servers that have the shipped `ReportLoadLayer`. The others try once: each of their errors is a lost call. Lost calls have no latency here, calls that were \
 tried again have all of it.
 ";
 
