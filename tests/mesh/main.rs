@@ -15,6 +15,7 @@ mod edges;
 mod endings;
 mod errors;
 mod flaws;
+mod grpc;
 mod health;
 mod hostile;
 mod lifecycle;

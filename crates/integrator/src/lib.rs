@@ -34,6 +34,8 @@ pub mod config;
 mod error;
 mod errors;
 mod explain;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod lifecycle;
 mod mesh;
 mod metrics;
@@ -76,6 +78,9 @@ pub use self::{
     stack::{ResponseBody, ResponseFuture},
     status::Status,
 };
+
+#[cfg(feature = "grpc")]
+pub use self::grpc::{GrpcError, GrpcFuture, GrpcService};
 
 /// The README, whose examples have to compile.
 #[cfg(doctest)]

@@ -153,7 +153,7 @@ impl Mesh {
         Ok(MeshLayer::new(self.state(service)?))
     }
 
-    fn state(&self, service: &str) -> Result<Arc<State>, Error> {
+    pub(crate) fn state(&self, service: &str) -> Result<Arc<State>, Error> {
         let name = match ServiceName::new(service) {
             Ok(name) => name,
             // The error has to name a service, and this text cannot.

@@ -42,6 +42,8 @@ pub(crate) struct State {
     stacks: Mutex<Vec<Weak<dyn Renew>>>,
     /// The client over hyper; made when it is first asked for, since a user's own client may be all there is.
     client: OnceLock<Arc<Stacks<Addressed<HttpClient>>>>,
+    #[cfg(feature = "grpc")]
+    grpc: OnceLock<Arc<Stacks<Addressed<HttpClient>>>>,
 }
 
 impl State {
@@ -67,6 +69,8 @@ impl State {
             retired: Mutex::default(),
             stacks: Mutex::default(),
             client: OnceLock::new(),
+            #[cfg(feature = "grpc")]
+            grpc: OnceLock::new(),
         }
     }
 
@@ -129,6 +133,16 @@ impl State {
         let stacks = self
             .client
             .get_or_init(|| self.stacks(self.scope.core.connect.clone()));
+        MeshService::new(self, Arc::clone(stacks))
+    }
+
+    /// The same over HTTP/2.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn grpc(self: &Arc<Self>) -> MeshService {
+        let stacks = self.grpc.get_or_init(|| {
+            let connect = self.scope.core.connect.clone();
+            self.stacks(connect.protocol(tower_mesh_http::Protocol::Http2))
+        });
         MeshService::new(self, Arc::clone(stacks))
     }
 
