@@ -9,8 +9,12 @@ pub mod balance;
 mod case;
 mod client;
 mod inner;
+#[cfg(feature = "simulation")]
+mod simulated;
 mod stack;
 mod stopwatch;
+#[cfg(feature = "simulation")]
+pub mod storms;
 mod trace;
 
 pub use self::{

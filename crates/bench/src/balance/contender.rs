@@ -5,9 +5,10 @@ use std::num::NonZeroU32;
 use tower_mesh::{Policy, balance::Strategy, core::Ratio};
 use tower_mesh_sim::policies::{LeastInFlight, Random, RoundRobin};
 
+use crate::simulated::Meshes;
+
 use super::{
     cell::{Cell, Measured, measure},
-    mesh::Meshes,
     models::{BestOfThree, Prequal, Terms},
     tower_peak,
 };

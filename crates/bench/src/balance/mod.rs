@@ -8,7 +8,6 @@ mod cell;
 mod contender;
 mod fleet;
 pub mod holds;
-mod mesh;
 pub mod models;
 pub mod output;
 pub mod plot;

@@ -1,0 +1,101 @@
+//! What is known not to hold.
+
+use super::{
+    Run, Size, Storm,
+    figure::{Bar, Figure},
+};
+
+/// What is said of a figure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It holds.
+    Holds,
+    /// It does not hold, which is known, and it is no worse than it was.
+    Known,
+    /// It does not hold.
+    Fails,
+}
+
+/// A figure that does not hold: it may not become worse, and it leaves this table once it holds.
+struct Exceeded {
+    storm: Storm,
+    size: Size,
+    /// What the figure's name begins with.
+    what: &'static str,
+    /// How bad it may be.
+    at: f64,
+}
+
+const fn of(storm: Storm, size: Size, what: &'static str, at: f64) -> Exceeded {
+    Exceeded {
+        storm,
+        size,
+        what,
+        at,
+    }
+}
+
+const EXCEEDED: &[Exceeded] = &[
+    // Half of it is what is sent before the first call has run out of time, and cannot be taken back; the rest is the
+    // limit finding out again and again how much is too much. A small fleet pays more for that.
+    of(Storm::Slow, Size::Full, "work for callers", 0.056),
+    of(Storm::Slow, Size::Small, "work for callers", 0.12),
+    of(Storm::Slow, Size::Small, "calls answered", 0.85),
+    // One probe that is answered closes a breaker, and nothing says that what is behind it can do less than before.
+    of(
+        Storm::Herd,
+        Size::Full,
+        "attempts in the first second to the fifth",
+        4.1,
+    ),
+    of(
+        Storm::Herd,
+        Size::Small,
+        "attempts in the first second to the fifth",
+        4.3,
+    ),
+    // Of 5,000 attempts: a matter of chance.
+    of(Storm::Newcomer, Size::Small, "its share", 0.75),
+    // Nine tenths of the fleet have to do all of the work. A fleet without those that flap is no better, which is held.
+    of(
+        Storm::Flapping,
+        Size::Full,
+        "the others' p99 to what it was",
+        1.17,
+    ),
+    of(
+        Storm::Flapping,
+        Size::Small,
+        "the others' p99 to what it was",
+        1.6,
+    ),
+    // Each client probes each of the nine that are dead once a second, with calls: at 20 calls a second that is a lot.
+    of(Storm::Total, Size::Full, "calls that the one answers", 0.8),
+    of(
+        Storm::Total,
+        Size::Small,
+        "calls that the one answers",
+        0.78,
+    ),
+    // Beside "no endpoint", "overloaded" where servers say that they are.
+    of(Storm::Total, Size::Small, "kinds of refusal", 2.0),
+];
+
+/// What is said of `figure`, which came of `run`.
+pub(super) fn judge(run: &Run, figure: &Figure) -> Verdict {
+    if figure.holds() {
+        return Verdict::Holds;
+    }
+    let mut exceeded = EXCEEDED.iter();
+    let known = exceeded.find(|known| {
+        known.storm == run.storm && known.size == run.size && figure.what.starts_with(known.what)
+    });
+    let worst = known.map(|known| match figure.bar {
+        Bar::AtMost(_) => Bar::AtMost(known.at),
+        Bar::AtLeast(_) => Bar::AtLeast(known.at),
+    });
+    match worst {
+        Some(worst) if worst.holds(figure.value) && run.mutant.is_none() => Verdict::Known,
+        _ => Verdict::Fails,
+    }
+}
