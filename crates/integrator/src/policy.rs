@@ -126,7 +126,8 @@ pub struct EjectionPolicy {
     pub max_eject: Duration,
 }
 
-/// See [`Policy`]. Checks connect to the endpoint's own address, in plain text, whatever client makes the calls.
+/// See [`Policy`]. Checks connect to the endpoint's own address, in plain text, whatever client makes the calls. At most 32
+/// of a service are under way at once; more take turns.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct HealthPolicy {
