@@ -16,6 +16,7 @@ Commands:
   test     Checks everything that has to hold before a change lands
   bench    Measures what a call costs, beside the peers, and checks the bars
   servers  Fetches the servers that tests run against
+  sim      Simulates overload and outages
 
 `cargo xtask <COMMAND> --help` says more about a command.
 ";
@@ -25,7 +26,7 @@ Checks everything that has to hold before a change lands, or runs the tests of o
 
 Usage: cargo xtask test [OPTIONS] [FILTER]
 
-Without FILTER, one after the other: fmt, clippy, tests, doctests, rustdoc, loom, deny, quickstart, bars.
+Without FILTER, one after the other: fmt, clippy, tests, doctests, rustdoc, loom, deny, quickstart, storms, bars.
 A stage that fails does not hide what the later ones find. The stages and their times are listed at
 the end; the last line counts the tests. Tests that need a server are `#[ignore]`d; they run where
 every server is found, and are named as skipped elsewhere.
@@ -84,7 +85,7 @@ Options:
 Exit code: 0 all are there, 1 one is not to be had, 2 the command line makes no sense.
 ";
 
-const COMMANDS: &[&str] = &["test", "bench", "servers"];
+const COMMANDS: &[&str] = &["test", "bench", "servers", "sim"];
 const FLAGS: &[&str] = &["--help"];
 const TEST_FLAGS: &[&str] = &["--require-servers", "--help"];
 const BENCH_FLAGS: &[&str] = &["--json", "--check", "--balance", "--help"];
@@ -96,6 +97,8 @@ pub(crate) enum Invocation {
     Test(TestOptions),
     Bench(BenchOptions),
     Servers,
+    /// The simulation of overload and outages, which has a command line of its own.
+    Sim(Vec<OsString>),
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -117,6 +120,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
             "test" => parse_test(parser),
             "bench" => parse_bench(parser),
             "servers" => parse_servers(parser),
+            "sim" => Ok(Invocation::Sim(parser.raw_args()?.collect())),
             unknown => Err(UsageError::unknown("command", unknown, COMMANDS)),
         },
         Some(flag) => Err(UsageError::unknown("flag", &spelled(&flag), FLAGS)),
@@ -283,6 +287,13 @@ mod tests {
             parse("bench --chekc").expect_err("not valid"),
             "unknown flag `--chekc`; the nearest valid one is `--check`"
         );
+    }
+
+    #[test]
+    fn sim_hands_on_what_follows() {
+        let args = ["--seeds", "7", "--help"].map(OsString::from).to_vec();
+        assert_eq!(parse("sim --seeds 7 --help"), Ok(Invocation::Sim(args)));
+        assert_eq!(parse("sim"), Ok(Invocation::Sim(Vec::new())));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod process;
 mod quickstart;
 mod results;
 mod servers;
+mod sim;
 mod stages;
 mod summary;
 mod test;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Test(options)) => test::run(&options),
         Ok(Invocation::Bench(options)) => bench::run(&options),
         Ok(Invocation::Servers) => servers::run(),
+        Ok(Invocation::Sim(args)) => sim::run(&args),
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(USAGE)

@@ -9,7 +9,7 @@ use crate::process;
 use crate::results::{Counts, Runner};
 use crate::summary::{Outcome, Verdict};
 use crate::test::Run;
-use crate::{bench, deny, loom, quickstart, servers};
+use crate::{bench, deny, loom, quickstart, servers, sim};
 
 #[derive(Debug)]
 pub(crate) struct Stage {
@@ -51,6 +51,11 @@ pub(crate) const ALL: &[Stage] = &[
         name: "quickstart",
         builds: true,
         run: quickstart::stage,
+    },
+    Stage {
+        name: "storms",
+        builds: true,
+        run: sim::stage,
     },
     Stage {
         name: "bars",
