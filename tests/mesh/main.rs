@@ -8,9 +8,13 @@
     unreachable_pub
 )]
 
+#[path = "../../crates/consul/tests/consul/agent.rs"]
+#[expect(dead_code, reason = "what only its own tests use")]
+mod agent;
 mod by_hand;
 mod calls;
 mod checks;
+mod consul;
 mod edges;
 mod endings;
 mod errors;
@@ -19,6 +23,7 @@ mod grpc;
 mod health;
 mod hostile;
 mod lifecycle;
+mod registering;
 mod reload;
 mod restarts;
 mod support;

@@ -15,7 +15,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tower_mesh_breaker::CircuitBreakerRegistry;
 use tower_mesh_core::{
-    BoxError, Clock, MemoryRegistry, Recorder, Register, Registration, Resolve, Rng, ServiceName,
+    BoxError, Clock, MemoryRegistry, Recorder, Register, Resolve, Rng, ServiceName,
     metrics::NoRecorder,
 };
 use tower_mesh_discovery::Discovery;
@@ -23,6 +23,7 @@ use tower_mesh_health::Components;
 use tower_mesh_http::HttpEndpoints;
 
 use crate::{
+    announce::Announced,
     config::Config,
     error::StartError,
     lifecycle::{Component, Lifecycle, Stage, Start},
@@ -394,7 +395,7 @@ impl Plan {
 pub(crate) struct Started {
     tasks: Tasks,
     components: Vec<Arc<dyn Component>>,
-    pub(crate) registrations: Vec<Arc<Registration>>,
+    pub(crate) registrations: Vec<Announced>,
 }
 
 impl Started {

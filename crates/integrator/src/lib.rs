@@ -27,6 +27,7 @@ pub use tower_mesh_http as http;
 pub use tower_mesh_limit as limit;
 pub use tower_mesh_retry as retry;
 
+mod announce;
 mod builder;
 mod call;
 mod checks;

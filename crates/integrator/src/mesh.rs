@@ -11,14 +11,15 @@ use std::{
 use arc_swap::ArcSwap;
 use tower_mesh_breaker::CircuitBreakerRegistry;
 use tower_mesh_core::{
-    BoxError, Clock, Health, Instance, Instant, Kind, Recorder, Refusal, Register, RegisterError,
-    Registration, Rng, ServiceName,
+    BoxError, Clock, Instance, Instant, Kind, Recorder, Refusal, Register, RegisterError, Rng,
+    ServiceName,
 };
 use tower_mesh_discovery::Discovery;
 use tower_mesh_health::{Component, Components, Criticality, Report};
 use tower_mesh_http::HttpEndpoints;
 
 use crate::{
+    announce::Announced,
     builder::{MeshBuilder, Started},
     config::{Config, Operation},
     error::{Error, StartError},
@@ -176,7 +177,7 @@ impl Mesh {
     }
 
     /// Announces an instance of a service, and keeps it announced until [`shutdown`](Self::shutdown): heartbeats are
-    /// sent three times in each TTL.
+    /// sent three times in each TTL, or each 30 s without one, so that a registry which has lost its state has it again.
     ///
     /// # Errors
     ///
@@ -186,17 +187,17 @@ impl Mesh {
     ///
     /// Dropped half-way, the instance may stay registered until its TTL has passed.
     pub async fn register(&self, instance: Instance) -> Result<(), RegisterError> {
-        let (id, ttl) = (instance.endpoint().id().to_owned(), instance.ttl());
-        let registration = Arc::new(self.core.registry.register(instance).await?);
-        tracing::info!(service = %registration.instance().service(), id, "registered");
-        if let Some(ttl) = ttl {
-            let registration = Arc::downgrade(&registration);
-            self.core
-                .tasks
-                .spawn(keep_alive(self.core.clock.clone(), registration, ttl));
-        }
-        let mut started = self.core.started.lock().await;
-        started.registrations.push(registration);
+        let core = &self.core;
+        let registration = core.registry.register(instance).await?;
+        let announced = Announced::new(registration, &core.clock, &core.tasks);
+        let instance = announced.instance();
+        let id = instance.endpoint().id();
+        tracing::info!(service = %instance.service(), id, "registered");
+        let mut started = core.started.lock().await;
+        let registrations = &mut started.registrations;
+        // What it replaces is over, and would be told so at each heartbeat.
+        registrations.retain(|old| !old.is_replaced_by(&announced));
+        registrations.push(announced);
         Ok(())
     }
 
@@ -276,19 +277,6 @@ impl Mesh {
     /// Dropped half-way, the mesh refuses new calls and goes on as far as it has come; called again, it ends it.
     pub async fn shutdown(&self, limit: Duration) -> Result<(), ShutdownError> {
         crate::shutdown::shutdown(&self.core, &self.services, limit).await
-    }
-}
-
-/// Tells the registry that an instance lives, as long as it is registered.
-async fn keep_alive(clock: Clock, registration: std::sync::Weak<Registration>, ttl: Duration) {
-    loop {
-        clock.sleep(ttl / 3).await;
-        let Some(registration) = registration.upgrade() else {
-            return;
-        };
-        if let Err(error) = registration.heartbeat(Health::Passing).await {
-            tracing::warn!(id = registration.instance().endpoint().id(), %error, "heartbeat failed");
-        }
     }
 }
 

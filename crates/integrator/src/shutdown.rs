@@ -1,6 +1,6 @@
 //! The end of a mesh: refuse, deregister, drain, stop.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, time::Duration};
 
 use tower_mesh_core::{Clock, Instant};
 
@@ -45,13 +45,9 @@ pub(crate) async fn shutdown(
 /// Takes this process out of the registry; answers how many instances the registry did not let go.
 pub(crate) async fn deregister(started: &mut Started, clock: &Clock, end: Instant) -> usize {
     let mut left = 0;
-    while let Some(registration) = started.registrations.pop() {
-        // The heartbeat may hold it for the moment of an upgrade; then it goes by its drop.
-        let Some(registration) = Arc::into_inner(registration) else {
-            continue;
-        };
-        let id = registration.instance().endpoint().id().to_owned();
-        match before(clock, end, registration.deregister()).await {
+    while let Some(announced) = started.registrations.pop() {
+        let id = announced.instance().endpoint().id().to_owned();
+        match before(clock, end, announced.deregister()).await {
             Some(Ok(())) => tracing::info!(id, "deregistered"),
             Some(Err(error)) => {
                 tracing::warn!(id, %error, "cannot deregister");
