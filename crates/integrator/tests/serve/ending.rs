@@ -177,22 +177,13 @@ async fn told_twice_it_ends_at_once() {
 
 #[tokio::test]
 async fn dropped_it_lets_go_of_its_connections_and_the_mesh_runs_on() {
-    let registry = MemoryRegistry::new();
-    let server = Running::start(
-        mesh("orders", &registry).await,
-        app(&Arc::default()),
-        |serve| serve,
-    )
-    .await;
-    let client = plain();
-    assert_eq!(
-        get(&client, server.address, "/health/live")
-            .await
-            .unwrap()
-            .status(),
-        StatusCode::OK
-    );
+    let (registry, begun) = (MemoryRegistry::new(), Arc::<AtomicUsize>::default());
+    let server = Running::start(mesh("orders", &registry).await, app(&begun), |serve| serve).await;
+    let (client, to) = (plain(), server.address);
+    let stuck = tokio::spawn(async move { get(&plain(), to, "/stuck").await.is_err() });
+    until(async || begun.load(Ordering::SeqCst) == 1).await;
     server.ended.abort();
-    until(async || get(&client, server.address, "/health/live").await.is_err()).await;
+    until(async || get(&client, to, "/health/live").await.is_err()).await;
+    assert!(stuck.await.unwrap(), "at once, whatever runs on them");
     assert!(server.mesh.ready());
 }
