@@ -3,3 +3,4 @@
 //! | question | example |
 //! |---|---|
 //! | Does it keep my calls alive when a part of the fleet is broken? | `quickstart` |
+//! | How does it live on Consul, when processes are killed, join and leave? | `consul` |

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod deny;
+mod examples;
 mod loom;
 mod process;
 mod quickstart;

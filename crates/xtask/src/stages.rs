@@ -9,7 +9,7 @@ use crate::process;
 use crate::results::{Counts, Runner};
 use crate::summary::{Outcome, Verdict};
 use crate::test::Run;
-use crate::{bench, deny, loom, quickstart, servers, sim};
+use crate::{bench, deny, examples, loom, quickstart, servers, sim};
 
 #[derive(Debug)]
 pub(crate) struct Stage {
@@ -51,6 +51,11 @@ pub(crate) const ALL: &[Stage] = &[
         name: "quickstart",
         builds: true,
         run: quickstart::stage,
+    },
+    Stage {
+        name: "examples",
+        builds: true,
+        run: examples::stage,
     },
     Stage {
         name: "storms",
