@@ -25,6 +25,7 @@ mod hostile;
 mod lifecycle;
 mod registering;
 mod reload;
+mod remembering;
 mod restarts;
 mod support;
 mod uploads;

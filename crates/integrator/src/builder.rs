@@ -30,6 +30,7 @@ use crate::{
     mesh::{Core, Mesh},
     policy::Policy,
     reload::Watched,
+    remember::Remember,
     settings::{Coded, Settings},
     shutdown::before,
     snapshot::Snapshot,
@@ -196,7 +197,8 @@ impl MeshBuilder {
             Some(clock) => (clock, None),
             None => Clock::for_runtime(),
         };
-        let plan = self.validate(clock)?;
+        let remember = self.remembered().await;
+        let plan = self.validate(clock, remember)?;
         if let Some(timers) = timers {
             tasks.spawn(timers);
         }
@@ -204,7 +206,14 @@ impl MeshBuilder {
         plan.run(tasks, started).await
     }
 
-    fn validate(self, clock: Clock) -> Result<Plan, StartError> {
+    /// Read where blocking is allowed, and before all else: it tells of services that are looked up first.
+    async fn remembered(&self) -> Option<Arc<Remember>> {
+        let path = self.config.as_ref().ok()?.discovery.remember.clone()?;
+        let read = tokio::task::spawn_blocking(|| Remember::open(path));
+        read.await.ok()
+    }
+
+    fn validate(self, clock: Clock, remember: Option<Arc<Remember>>) -> Result<Plan, StartError> {
         let config = self
             .config
             .map_err(|error| StartError::new("the configuration is invalid").caused_by(error))?;
@@ -253,7 +262,12 @@ impl MeshBuilder {
             return Err(StartError::new("connect_timeout must be above zero"));
         }
         let zone = self.zone.or_else(|| config.zone.clone());
-        let snapshot = self.snapshot.unwrap_or_default();
+        let source = match &remember {
+            Some(remember) => Arc::new(remember.over(source, &clock)),
+            None => source,
+        };
+        let learned = || remember.as_ref()?.learned();
+        let snapshot = self.snapshot.or_else(learned).unwrap_or_default();
         snapshot
             .check()
             .map_err(|error| StartError::new("nothing can be restored").caused_by(error))?;
@@ -271,6 +285,7 @@ impl MeshBuilder {
             connect_timeout: self.connect_timeout,
             components: self.components,
             snapshot,
+            remember,
             zone,
         })
     }
@@ -303,6 +318,7 @@ struct Plan {
     connect_timeout: Option<Duration>,
     components: Vec<(Start, Arc<dyn Component>)>,
     snapshot: Snapshot,
+    remember: Option<Arc<Remember>>,
     zone: Option<String>,
 }
 
@@ -361,6 +377,7 @@ impl Plan {
             settings: ArcSwap::from_pointee(self.settings),
             reloads: Mutex::default(),
             recall: Mutex::new(self.snapshot.recall()),
+            remember: self.remember,
             started_at: now,
             started: tokio::sync::Mutex::new(started),
             tasks,
@@ -370,6 +387,10 @@ impl Plan {
         let core = Arc::new(core);
         core.report_discovery();
         let mesh = Mesh::new(core);
+        if let Some(remember) = mesh.core.remember.clone() {
+            let (clock, services) = (mesh.core.clock.clone(), Arc::downgrade(&mesh.services));
+            mesh.core.tasks.spawn(remember.keep(clock, services));
+        }
         if let Some(watched) = self.watched {
             let (core, services) = (Arc::downgrade(&mesh.core), Arc::downgrade(&mesh.services));
             mesh.core.tasks.spawn(watched.follow(core, services));

@@ -45,6 +45,7 @@ mod on_heap;
 mod policy;
 mod profile;
 mod reload;
+mod remember;
 mod server;
 mod service;
 mod settings;

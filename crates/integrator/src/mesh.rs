@@ -26,6 +26,7 @@ use crate::{
     explain::Explained,
     lifecycle::{self, Lifecycle, Stage},
     reload::Reloads,
+    remember::Remember,
     server::Serving,
     service::{MeshLayer, MeshService, State},
     settings::{Coded, Settings},
@@ -81,6 +82,7 @@ pub(crate) struct Core {
     pub(crate) reloads: Mutex<Reloads>,
     /// What was learned before, of services that are not in use yet.
     pub(crate) recall: Mutex<HashMap<String, Recall>>,
+    pub(crate) remember: Option<Arc<Remember>>,
     pub(crate) tasks: Tasks,
     pub(crate) serving: Arc<Serving>,
     pub(crate) started_at: Instant,

@@ -78,6 +78,12 @@ impl State {
         &self.scope.service
     }
 
+    /// How old its endpoints are, if they are remembered ones.
+    pub(crate) fn recalled(&self) -> Option<Duration> {
+        let remember = self.scope.core.remember.as_ref()?;
+        remember.recalled(self.name())
+    }
+
     pub(crate) fn endpoints(&self) -> &Endpoints {
         &self.endpoints
     }

@@ -28,10 +28,17 @@ pub(crate) async fn shutdown(
     let mut started = core.started.lock().await;
     let registered = deregister(&mut started, clock, end).await;
     let cut_off = drain(services, clock, end).await;
+    let stop_by = clock.now() + STOP;
+    // A second shutdown has nothing to tell.
+    let all = services.all();
+    if let Some(remember) = core.remember.as_ref().filter(|_| !all.is_empty()) {
+        let _ = before(clock, clock.now() + STOP / 2, remember.save(&all)).await;
+    }
+    drop(all);
     core.discovery.shutdown();
     core.stage.advance(Lifecycle::Stopped);
     services.clear();
-    let stopped = before(clock, clock.now() + STOP, started.stop()).await;
+    let stopped = before(clock, stop_by, started.stop()).await;
     if cut_off == 0 && registered == 0 && stopped.is_some() {
         return Ok(());
     }

@@ -90,15 +90,7 @@ const LONGEST_OUT: Duration = Duration::from_secs(600);
 impl Mesh {
     /// What the mesh has learned, to be [restored](crate::MeshBuilder::restore) by the process that comes after this one.
     pub fn snapshot(&self) -> Snapshot {
-        let services = self.services.all();
-        Snapshot {
-            version: VERSION,
-            taken: now(),
-            services: services
-                .iter()
-                .map(|state| (state.name().to_string(), of_service(state)))
-                .collect(),
-        }
+        Snapshot::of(&self.services.all())
     }
 }
 
@@ -140,12 +132,23 @@ impl EndpointSnapshot {
 }
 
 #[allow(clippy::disallowed_methods)] // The one clock that two processes share.
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)
 }
 
 impl Snapshot {
+    pub(crate) fn of(services: &[Arc<State>]) -> Self {
+        let services = services.iter();
+        Self {
+            version: VERSION,
+            taken: now(),
+            services: services
+                .map(|state| (state.name().to_string(), of_service(state)))
+                .collect(),
+        }
+    }
+
     /// Whether it can be restored.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use tower_mesh_breaker::Breaker;
 use tower_mesh_core::{Endpoint, EndpointSet, Instant, JudgeKind, Kind, Resolution, Standing};
 use tower_mesh_health::{ComponentSnapshot, Criticality, Ejection, EndpointHealth};
 
+pub use crate::remember::RememberStatus;
 use crate::{errors::Seen, lifecycle::Lifecycle, mesh::Core, service::State, stack::Layers};
 
 /// A mesh as it was at one moment. It prints as a table and serialises as JSON; durations are in milliseconds.
@@ -30,6 +31,8 @@ pub struct Status {
     pub components: Vec<ComponentStatus>,
     /// Which configuration is in force.
     pub config: ConfigStatus,
+    /// What is [remembered](crate::config#what-is-remembered), if anything is to be.
+    pub remember: Option<RememberStatus>,
     /// The services in use, by name.
     pub services: Vec<ServiceStatus>,
 }
@@ -111,6 +114,10 @@ pub struct DiscoveryStatus {
     pub age: Option<Duration>,
     /// Whether older endpoints are held, because the last answer had too few to be believed.
     pub suspect: bool,
+    /// How long ago the registry last stood by these endpoints, if they are [remembered](crate::config#what-is-remembered)
+    /// because it has not answered yet. They are suspect, too.
+    #[serde(rename = "remembered_ms", serialize_with = "maybe_millis")]
+    pub remembered: Option<Duration>,
     /// The last error, if the last answer was one.
     pub error: Option<String>,
 }
@@ -285,6 +292,7 @@ impl Status {
                 revision: core.settings.load().revision,
                 error: core.refused(),
             },
+            remember: core.remember.as_ref().map(|remember| remember.status()),
             services: services
                 .iter()
                 .map(|state| {
@@ -328,7 +336,7 @@ fn service(
     let set = state.endpoints().current();
     ServiceStatus {
         name: state.name().to_string(),
-        discovery: discovery(&set, discovered),
+        discovery: discovery(&set, discovered, state.recalled()),
         calls: counts.calls,
         in_flight: state.in_flight(),
         failed: counts.failed,
@@ -408,6 +416,9 @@ impl fmt::Display for Status {
         if let Some(error) = &self.config.error {
             writeln!(f, "  a newer configuration was refused: {error}")?;
         }
+        if let Some(error) = self.remember.as_ref().and_then(|it| it.error.as_ref()) {
+            writeln!(f, "  the file of what is remembered: {error}")?;
+        }
         for component in &self.components {
             let ComponentStatus {
                 name,
@@ -444,6 +455,9 @@ impl fmt::Display for ServiceStatus {
         }
         if discovery.suspect {
             write!(f, ", suspect: older endpoints are held")?;
+        }
+        if let Some(age) = discovery.remembered {
+            write!(f, ", remembered from {age:.0?} ago")?;
         }
         if let Some(error) = &discovery.error {
             write!(f, ", last error: {error}")?;
@@ -527,6 +541,7 @@ impl fmt::Display for CheckStatus {
 fn discovery(
     set: &EndpointSet,
     discovered: Option<&tower_mesh_discovery::ServiceStatus>,
+    remembered: Option<Duration>,
 ) -> DiscoveryStatus {
     DiscoveryStatus {
         source: discovered.map_or("", |d| d.source).to_owned(),
@@ -537,7 +552,8 @@ fn discovery(
         },
         revision: set.revision(),
         age: discovered.and_then(|d| d.age),
-        suspect: discovered.is_some_and(|d| d.suspect),
+        suspect: remembered.is_some() || discovered.is_some_and(|d| d.suspect),
+        remembered,
         error: discovered.and_then(|d| d.last_error.as_deref().map(str::to_owned)),
     }
 }

@@ -23,6 +23,7 @@ pub(crate) struct DiscoveryConfig {
     pub(crate) endpoints: BTreeMap<ServiceName, Vec<EndpointConfig>>,
     pub(crate) file: Option<FileConfig>,
     pub(crate) consul: Option<ConsulConfig>,
+    pub(crate) remember: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -119,6 +120,13 @@ impl DiscoveryConfig {
                 return Err(ConfigError::at("discovery.file.path", "it is empty"));
             }
             _ => {}
+        }
+        if self
+            .remember
+            .as_ref()
+            .is_some_and(|path| path.file_name().is_none())
+        {
+            return Err(ConfigError::at("discovery.remember", "it names no file"));
         }
         self.consul.as_ref().map_or(Ok(()), ConsulConfig::validate)
     }

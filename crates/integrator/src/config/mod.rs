@@ -55,6 +55,7 @@
 //! ```toml
 //! [discovery]
 //! kind = ["consul", "file"]
+//! remember = "mesh.memory"          # what is known, for a start while the registry is away; see below
 //!
 //! [discovery.file]
 //! path = "endpoints.d"              # a TOML or JSON file, or a directory of such
@@ -72,6 +73,15 @@
 //! ```
 //!
 //! The token itself cannot stand in a configuration, and is never printed. Relative paths begin where the process runs.
+//!
+//! # What is remembered
+//!
+//! With `discovery.remember` a mesh writes the endpoints of the services in use, with all that the registry says of them, and
+//! what it has [learned](crate::Snapshot) of them into that file: each 30 s and when it is shut down, always as a whole,
+//! readable by its owner alone. A mesh that starts while the registry does not answer begins with them: 250 ms after the
+//! first error, or after 2 s of silence. The status says so, and how old they are, until the registry answers. Endpoints that it has not
+//! stood by for a day are forgotten. A file that is damaged, or was written by another version, is reported in log and
+//! status and replaced; one that is somebody else's is reported and left alone. Each process needs a file of its own.
 
 mod discovery;
 mod error;
