@@ -24,6 +24,8 @@ pub enum Reason {
     Weightless,
     /// Making its service panicked.
     NotMade,
+    /// It is left to [other clients](crate::Subset).
+    NotInSubset,
 }
 
 impl fmt::Display for Reason {
@@ -36,6 +38,7 @@ impl fmt::Display for Reason {
             Self::Judge(_) => "shut",
             Self::Weightless => "of weight 0",
             Self::NotMade => "whose service could not be made",
+            Self::NotInSubset => "left to other clients",
         })
     }
 }

@@ -53,7 +53,7 @@ pub struct LevelNow {
 pub struct EndpointNow {
     /// Which one.
     pub endpoint: Endpoint,
-    /// The index of its level, unless it weighs nothing.
+    /// The index of its level, unless it weighs nothing or is left to other clients.
     pub level: Option<usize>,
     /// What it takes.
     pub takes: Takes,
@@ -90,6 +90,8 @@ pub enum Takes {
     Shut(JudgeKind, Option<Duration>),
     /// Nothing: its weight is zero.
     Weightless,
+    /// Nothing of this client: it is left to [others](crate::Subset).
+    NotInSubset,
 }
 
 impl Explanation {
@@ -99,10 +101,15 @@ impl Explanation {
         let weights: Vec<_> = endpoints.iter().map(|e| e.weight().get()).collect();
         let ranks: Vec<_> = endpoints.iter().map(|e| settings.ranking.of(e)).collect();
         let Settings {
-            chance, ranking, ..
+            chance,
+            ranking,
+            subset,
+            ..
         } = settings;
-        let whole = Table::new(&weights, |_| true);
-        let levels = Levels::new(None, ranking, endpoints, &ranks, &weights, |_| true, chance);
+        let members = subset.map(|subset| subset.members(endpoints, &ranks, &weights));
+        let member = |index: usize| members.as_ref().is_none_or(|members| members[index]);
+        let whole = Table::new(&weights, member);
+        let levels = Levels::new(None, ranking, endpoints, &ranks, &weights, member, chance);
         let fields: Vec<(LevelNow, Field<'_>, &Chance)> = match &levels {
             None if whole.len() == 0 => Vec::new(),
             None => {
@@ -133,6 +140,9 @@ impl Explanation {
             levels: Vec::new(),
             endpoints: endpoints.iter().map(EndpointNow::outside).collect(),
         };
+        for index in (0..endpoints.len()).filter(|index| !member(*index) && weights[*index] > 0) {
+            this.endpoints[index].takes = Takes::NotInSubset;
+        }
         for (nth, (level, field, chance)) in fields.into_iter().enumerate() {
             let look = Look {
                 nth,

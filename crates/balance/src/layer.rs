@@ -16,6 +16,7 @@ use crate::{
     service::Balance,
     slow_start::SlowStart,
     strategy::Strategy,
+    subset::Subset,
     table::Table,
 };
 
@@ -51,6 +52,7 @@ impl BalanceLayer {
                     ..Chance::default()
                 },
                 ranking: Ranking::default(),
+                subset: None,
             },
             classify: ClassifyErrors::default(),
             completion: CompleteOnResponse::default(),
@@ -158,6 +160,13 @@ impl<K, C> BalanceLayer<K, C> {
         self
     }
 
+    /// Sets which of the endpoints are called: all of them unless said.
+    #[must_use]
+    pub fn subset(mut self, subset: Subset) -> Self {
+        self.settings.subset = Some(subset);
+        self
+    }
+
     /// Why each endpoint is or is not picked now. It looks at all of them: for a status, not for a call.
     ///
     /// Endpoints whose service could not be made are not known here.
@@ -176,16 +185,19 @@ impl<K, C> BalanceLayer<K, C> {
             clock,
             chance,
             ranking,
+            subset,
             ..
         } = &self.settings;
         let ranks: Vec<_> = endpoints.iter().map(|e| ranking.of(e)).collect();
+        let members = subset.map(|subset| subset.members(endpoints, &ranks, &weights));
+        let member = |index: usize| members.as_ref().is_none_or(|members| members[index]);
         if let Some(levels) =
-            Levels::new(None, ranking, endpoints, &ranks, &weights, |_| true, chance)
+            Levels::new(None, ranking, endpoints, &ranks, &weights, member, chance)
         {
             levels.count(endpoints);
             return levels.iter().any(|level| level.is_panicking(endpoints));
         }
-        let table = &Table::new(&weights, |_| true);
+        let table = &Table::new(&weights, member);
         chance.panic.count(Field { endpoints, table }, clock.now())
     }
 

@@ -47,6 +47,11 @@
 //! after [30 s](SlowStart); it starts with the median latency of its peers. Without that the clients of a service, who do
 //! not know of each other, all send it more than it can do.
 //!
+//! # Subsets
+//!
+//! Of many endpoints each of many clients may [call some only](Subset): fewer connections, and each client makes enough
+//! calls of one to know how it is. Off unless said.
+//!
 //! # Changes of the endpoints
 //!
 //! A change of the endpoints costs whoever publishes it, never a caller. Endpoints that stay keep their service, with
@@ -103,6 +108,7 @@ mod service;
 mod slow_start;
 mod snapshot;
 mod strategy;
+mod subset;
 mod table;
 
 pub use self::{
@@ -114,4 +120,5 @@ pub use self::{
     service::Balance,
     slow_start::SlowStart,
     strategy::Strategy,
+    subset::Subset,
 };

@@ -18,6 +18,7 @@ use crate::{
     pick::{Avoid, Chance, Field, pick},
     snapshot::Snapshot,
     strategy::Strategy,
+    subset::Subset,
 };
 
 /// What all clones of a balancer and their calls share. `J` is the pair of classifier and completion.
@@ -38,6 +39,7 @@ pub(crate) struct Settings {
     pub(crate) clock: Clock,
     pub(crate) chance: Chance,
     pub(crate) ranking: Ranking,
+    pub(crate) subset: Option<Subset>,
 }
 
 /// How often the updater lets others run before it frees a snapshot that is still being read.
@@ -329,7 +331,9 @@ impl<S: Clone, J> Pool<S, J> {
         let endpoints = snapshot.set.endpoints();
         let mut tally = Tally::default();
         for index in 0..endpoints.len() {
-            if snapshot.service(index).is_none() {
+            if !snapshot.is_member(index) {
+                tally.count(Reason::NotInSubset, None);
+            } else if snapshot.service(index).is_none() {
                 tally.count(Reason::NotMade, None);
             } else if !snapshot.table.contains(index) {
                 tally.count(Reason::Weightless, None);

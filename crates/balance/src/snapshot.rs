@@ -15,6 +15,8 @@ use crate::{
 /// The endpoints of one revision and a service for each.
 pub(crate) struct Snapshot<S> {
     pub(crate) set: Arc<EndpointSet>,
+    /// Whose services are made, if not all are.
+    members: Option<Box<[bool]>>,
     /// At the same index as its endpoint; none if it could not be made. Shared between snapshots, so that an update
     /// costs one reference count for each endpoint that stays, whatever a clone of `S` costs.
     services: Box<[Option<Arc<S>>]>,
@@ -66,9 +68,18 @@ impl<S> Snapshot<S> {
                 Some((old, at)) => old.ranks[at],
                 None => ranking.of(endpoint),
             });
-            services.push(service.or_else(|| make(endpoint).map(Arc::new)));
+            services.push(service);
             if before.is_none() {
                 fresh.push(endpoint);
+            }
+        }
+        let subset = settings.subset;
+        let members = subset.map(|subset| subset.members(endpoints, &ranks, &weights));
+        for (index, service) in services.iter_mut().enumerate() {
+            if members.as_ref().is_some_and(|members| !members[index]) {
+                *service = None;
+            } else if service.is_none() {
+                *service = make(&endpoints[index]).map(Arc::new);
             }
         }
         welcome(&fresh, endpoints, settings.clock.now());
@@ -88,6 +99,7 @@ impl<S> Snapshot<S> {
             weights: weights.into(),
             ranks: ranks.into(),
             ranking: ranking.clone(),
+            members,
             set,
         }
     }
@@ -110,6 +122,11 @@ impl<S> Snapshot<S> {
         let only = self.levels.is_none().then(|| (self.field(), chance));
         only.into_iter()
             .chain(levels.map(move |level: &Level| (level.field(endpoints), &level.chance)))
+    }
+
+    /// Whether the endpoint at `index` is not left to other clients.
+    pub(crate) fn is_member(&self, index: usize) -> bool {
+        self.members.as_ref().is_none_or(|members| members[index])
     }
 
     /// The service of the endpoint at `index`.

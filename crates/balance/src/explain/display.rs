@@ -86,6 +86,7 @@ impl fmt::Display for Takes {
                 })
             }
             Self::Weightless => f.write_str("out, its weight is 0"),
+            Self::NotInSubset => f.write_str("left to other clients"),
         }
     }
 }

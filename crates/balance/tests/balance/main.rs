@@ -12,5 +12,6 @@ mod panic;
 mod priorities;
 mod simulation;
 mod spawned;
+mod subsets;
 mod updates;
 mod world;
