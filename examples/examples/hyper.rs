@@ -2,6 +2,9 @@
 //!
 //! `cargo run --example hyper`
 
+// An example is a user, who spawns as users do.
+#![allow(clippy::disallowed_methods)]
+
 use std::fmt::Write as _;
 
 use axum::{Router, routing::get};

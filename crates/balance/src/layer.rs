@@ -125,7 +125,7 @@ impl<K, C> BalanceLayer<K, C> {
     ///     .layer(balance.hash_by(|cart: &String| Some(cart.clone())))
     ///     .service(|endpoint: &Endpoint| {
     ///         let port = endpoint.address().port();
-    ///         service_fn(async move |_: String| Ok::<_, Infallible>(port))
+    ///         service_fn(move |_: String| async move { Ok::<_, Infallible>(port) })
     ///     });
     ///
     /// let first = carts.ready().await?.call("mine".to_owned()).await?;

@@ -102,12 +102,13 @@ where
 }
 
 /// What a balancing strategy is called.
-const STRATEGIES: [(&str, Strategy); 5] = [
+const STRATEGIES: [(&str, Strategy); 6] = [
     ("best-of-three", Strategy::BestOfThree),
     ("peak-ewma", Strategy::PeakEwma),
     ("least-in-flight", Strategy::LeastInFlight),
     ("round-robin", Strategy::RoundRobin),
     ("weighted", Strategy::Weighted),
+    ("reported", Strategy::Reported),
 ];
 
 /// The name of a balancing strategy.
