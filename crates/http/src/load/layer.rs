@@ -43,7 +43,7 @@ use crate::{
 /// use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 /// use tower_mesh_http::{Body, LOAD_HEADER, ReportLoadLayer};
 ///
-/// # #[tokio::main(flavor = "current_thread")]
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), BoxError> {
 /// let server = ServiceBuilder::new()
 ///     .layer(ReportLoadLayer::new())
