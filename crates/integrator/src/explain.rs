@@ -32,14 +32,7 @@ impl Explained {
 
     /// The errors that the mesh itself refused calls with, the latest first.
     pub fn refusals(&self) -> impl Iterator<Item = &ErrorStatus> {
-        let refusals = [
-            "service_not_found",
-            "no_endpoint",
-            "circuit_open",
-            "overloaded",
-        ];
-        let errors = self.service.errors.iter();
-        errors.filter(move |error| refusals.contains(&error.kind))
+        self.service.errors.iter().filter(|error| error.refused)
     }
 }
 

@@ -109,7 +109,7 @@ impl Metrics {
 }
 
 /// Whether the mesh refused the call before any endpoint could fail it.
-fn is_refusal(kind: Kind) -> bool {
+pub(crate) fn is_refusal(kind: Kind) -> bool {
     matches!(
         kind,
         Kind::ServiceNotFound

@@ -8,7 +8,10 @@ use tower_mesh_core::{Endpoint, EndpointSet, Instant, JudgeKind, Kind, Resolutio
 use tower_mesh_health::{ComponentSnapshot, Criticality, Ejection, EndpointHealth};
 
 pub use crate::remember::RememberStatus;
-use crate::{errors::Seen, lifecycle::Lifecycle, mesh::Core, service::State, stack::Layers};
+use crate::{
+    errors::Seen, lifecycle::Lifecycle, mesh::Core, metrics::is_refusal, service::State,
+    stack::Layers,
+};
 
 /// A mesh as it was at one moment. It prints as a table and serialises as JSON; durations are in milliseconds.
 ///
@@ -128,6 +131,8 @@ pub struct DiscoveryStatus {
 pub struct ErrorStatus {
     /// Their kind; `other` for errors of the user's own service.
     pub kind: &'static str,
+    /// Whether the mesh refused these calls, before any endpoint could fail them.
+    pub refused: bool,
     /// How many there were.
     pub count: u64,
     /// How long ago the first was.
@@ -616,6 +621,7 @@ fn component_status(component: ComponentSnapshot) -> ComponentStatus {
 fn error_status(seen: Seen, now: Instant) -> ErrorStatus {
     ErrorStatus {
         kind: seen.kind.map_or("other", Kind::as_str),
+        refused: seen.kind.is_some_and(is_refusal),
         count: seen.count,
         first_ago: now.since(seen.first),
         last_ago: now.since(seen.last),
