@@ -85,8 +85,6 @@ async fn one_endpoint_that_is_dead_is_probed_and_never_flooded() {
         "{} of 3,000 calls",
         endpoint.attempts
     );
-    let refused = orders.get("/").await;
-    assert!(refused.is_ok() || refused.unwrap_err().retry_after().is_some());
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,8 +7,9 @@ use std::{
 
 use tower_service::Service;
 
-/// Has the futures of a service on the heap: for a layer that is seldom there, whose futures would make every call larger
-/// that does without. Moving what is not used was a sixth of what a call costs.
+/// Has the futures of a service on the heap: for layers that are seldom there, whose futures would make every call larger
+/// that does without. Unboxed and beneath retry, a hedge that was off cost each call 450 instructions more than this
+/// (`cargo xtask bench "mesh, 1,000"`).
 #[derive(Clone, Debug)]
 pub struct OnHeap<S>(pub(crate) S);
 
