@@ -54,8 +54,8 @@ const NO_HISTORY: u32 = f32::NAN.to_bits();
 
 /// How far back the mean looks; measured best between 0.5 and 2 s on moving loads.
 const MEAN_TAU: f32 = 1e6;
-/// The least weight of a sample: without it a busy endpoint would average over thousands of calls in one millisecond.
-const LEAST_WEIGHT: f32 = 0.05;
+/// The most that a sample leaves of it: with more a busy endpoint would average over thousands of calls in one millisecond.
+const MOST_KEPT: f32 = 0.95;
 /// Finagle's decay of the peak, in milliseconds.
 const PEAK_TAU: f64 = 10e3;
 /// How long a call that was given up counts as load, in milliseconds. An endpoint that hangs is then tried by one call
@@ -193,17 +193,18 @@ impl Load {
         // Of two that record at once one is lost: a compare-exchange loop costs more than that sample is worth.
         let before = self.updated.load(Ordering::Relaxed);
         self.updated.store(now.as_nanos(), Ordering::Relaxed);
-        let weight = weight(micros(now.as_nanos().saturating_sub(before)));
+        let kept = kept(micros(now.as_nanos().saturating_sub(before)));
         let old = self.estimate.load(Ordering::Relaxed);
         let latency_us = micros(latency_ns);
         let mean = f32::from_bits(upper(old));
         let mean = match success {
             true if mean.is_nan() => latency_us,
-            true => mean + weight * (latency_us - mean),
+            true => mean + (1.0 - kept) * (latency_us - mean),
             false => mean,
         };
-        let rate = f32::from_bits(lower(old));
-        let rate = rate + weight * (f32::from(u8::from(success)) - rate);
+        // Not like the mean: what failures leave of it after minutes would be lost in the rounding of `1 - kept`, and
+        // ejection reads from it whether there was a success between two failures.
+        let rate = f32::from_bits(lower(old)) * kept + f32::from(u8::from(success)) * (1.0 - kept);
         self.estimate
             .store(pack(mean.to_bits(), rate.to_bits()), Ordering::Relaxed);
         if !success {
@@ -237,11 +238,11 @@ impl Load {
     }
 }
 
-/// How much a sample weighs that comes `elapsed_us` after the last: `1 - e^-x`, but as the series whose error stays
-/// below 4 % and which needs no call to `exp` (14 ns here, more than the rest of the sample).
-fn weight(elapsed_us: f32) -> f32 {
+/// How much of what was known is left by a sample that comes `elapsed_us` after the last: `e^-x`, but as the series
+/// whose error stays below 4 % and which needs no call to `exp` (14 ns here, more than the rest of the sample).
+fn kept(elapsed_us: f32) -> f32 {
     let x = elapsed_us / MEAN_TAU;
-    (1.0 - 1.0 / (1.0 + x + 0.5 * x * x)).max(LEAST_WEIGHT)
+    (1.0 / (1.0 + x + 0.5 * x * x)).min(MOST_KEPT)
 }
 
 /// As microseconds. Half of it fits an `i64`, for which there is an instruction that a `u64` lacks.
@@ -351,9 +352,12 @@ mod tests {
     fn the_weight_of_a_sample_is_close_to_the_exponential_and_never_nothing() {
         for elapsed in [0.0f32, 1e4, 1e5, 5e5, 1e6, 3e6, 1e9] {
             let exact = (1.0 - (-f64::from(elapsed) / 1e6).exp()).max(0.05) as f32;
-            assert!((weight(elapsed) - exact).abs() < 0.1 * exact, "{elapsed}");
+            assert!(
+                (1.0 - kept(elapsed) - exact).abs() < 0.1 * exact,
+                "{elapsed}"
+            );
         }
-        assert!(weight(f32::INFINITY).is_finite());
+        assert!(kept(f32::INFINITY) == 0.0);
     }
 
     #[test]

@@ -183,6 +183,20 @@ mod tests {
         assert_eq!(world.reported(Outcome::failure()), 1);
     }
 
+    #[test]
+    fn failures_that_are_minutes_apart_are_in_a_row_all_the_same() {
+        for seconds in (60..3_600).step_by(60) {
+            let mut world = World::new();
+            world.ends(Outcome::success());
+            for length in 1..=3 {
+                assert_eq!(world.reported(Outcome::failure()), length, "{seconds} s");
+                world.time.advance(Duration::from_secs(seconds));
+            }
+            world.ends(Outcome::success());
+            assert_eq!(world.reported(Outcome::failure()), 1, "{seconds} s");
+        }
+    }
+
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Failure,
@@ -202,7 +216,7 @@ mod tests {
             1 => Just(Step::Unreported),
             2 => (0u64..1_000).prop_map(Step::Wait),
             2 => (0u64..60_000_000).prop_map(Step::Wait),
-            1 => (0u64..60_000_000_000).prop_map(Step::Wait),
+            1 => (0u64..600_000_000_000).prop_map(Step::Wait),
         ]
     }
 
