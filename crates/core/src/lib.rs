@@ -30,6 +30,7 @@ pub mod metrics;
 mod name;
 mod outcome;
 mod per_call;
+mod priority;
 #[doc(hidden)]
 pub mod rare;
 mod ratio;
@@ -60,6 +61,7 @@ pub use self::{
         BoxError, Class, Classify, ClassifyErrors, Finish, Outcome, Promises, Pushback, Verdict,
     },
     per_call::{PerCall, PerCallFuture},
+    priority::Priority,
     ratio::{InvalidRatio, Ratio},
     refusal::{Kind, Refusal, Sent},
     register::{BoxFuture, Instance, Register, RegisterError, Registered, Registration},

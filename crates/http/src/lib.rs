@@ -57,6 +57,7 @@ mod body;
 mod classify;
 mod client;
 mod complete;
+pub mod context;
 mod deadline;
 mod error;
 mod future;

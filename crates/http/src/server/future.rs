@@ -24,6 +24,7 @@ use super::{
     inherited::{self, Inherited},
     layer::Settings,
 };
+use crate::context;
 
 pin_project! {
     /// The answer of a [`Server`](super::Server).
@@ -81,11 +82,11 @@ impl<F, B> ResponseFuture<F, B> {
         Self::new(Stage::Refused { failure }, Some(serving))
     }
 
-    pub(super) fn running(handler: F, serving: Serving) -> Self {
+    pub(super) fn running(handler: F, serving: Serving, context: context::Context) -> Self {
         let mut this = Self::new(Stage::Running { handler }, None);
-        if serving.at != Instant::NEVER {
-            let clock = serving.settings.clock.clone();
-            this.inherited = Some(Inherited::new(serving.at, clock));
+        if serving.at != Instant::NEVER || !context.is_empty() {
+            let inherited = Inherited::new(serving.at, serving.settings.clock.clone());
+            this.inherited = Some(inherited.with_context(context));
         }
         this.serving = Some(serving);
         this

@@ -1,4 +1,4 @@
-//! The deadline of the request that is being served, for the calls that are made to serve it.
+//! The deadline and the context of the request that is being served, for the calls that are made to serve it.
 
 use std::{
     cell::Cell,
@@ -12,19 +12,22 @@ use std::{
 use pin_project_lite::pin_project;
 use tower_mesh_core::{Clock, Instant, frame};
 
+use crate::context;
+
 thread_local! {
     /// Whether `INHERITED` holds any: reading this needs no look at whether the thread is going down.
     static INHERITS: Cell<bool> = const { Cell::new(false) };
     static INHERITED: Cell<Option<Inherited>> = const { Cell::new(None) };
 }
 
-/// The deadline that the calls made here inherit: that of the request which is being served.
+/// What the calls made here inherit: deadline and [context](crate::context) of the request which is being served.
 ///
 /// A [`ServerLayer`](super::ServerLayer) sets it while it polls the handler, and a mesh reads it when a call begins: the
-/// call's own deadline is then the nearer of the two. It never makes a call longer. It follows the *future* of the handler,
-/// whichever thread polls it, but not into a task that the handler spawns; [`carry`](Self::carry) takes it there.
+/// call's own deadline is then the nearer of the two, and trace and priority go along. It never makes a call longer. It
+/// follows the *future* of the handler, whichever thread polls it, but not into a task that the handler spawns;
+/// [`carry`](Self::carry) takes it there.
 ///
-/// Work that is to go on when the caller has left is made [`detached`].
+/// Work that is to go on when the caller has left is made [`detached`]: it has no deadline, but the same context.
 ///
 /// ```
 /// use tower_mesh_http::server::{Inherited, detached};
@@ -46,17 +49,30 @@ thread_local! {
 /// A clone is the same deadline.
 #[derive(Clone)]
 pub struct Inherited {
+    /// Never: there is no deadline.
     at: Instant,
     clock: Clock,
+    context: context::Context,
 }
 
 impl Inherited {
     /// The deadline `at`, in the time of `clock`.
     pub const fn new(at: Instant, clock: Clock) -> Self {
-        Self { at, clock }
+        Self {
+            at,
+            clock,
+            context: context::Context::new(),
+        }
     }
 
-    /// The deadline that holds here, if there is one.
+    /// The same, with this context.
+    #[must_use]
+    pub fn with_context(mut self, context: context::Context) -> Self {
+        self.context = context;
+        self
+    }
+
+    /// What holds here, if anything does.
     pub fn current() -> Option<Self> {
         Self::look(Self::clone)
     }
@@ -65,12 +81,27 @@ impl Inherited {
     ///
     /// In a call of a mesh with the same clock this reads no clock.
     pub fn left_here() -> Option<Duration> {
-        Self::look(Self::left)
+        Self::look(Self::left).flatten()
     }
 
-    /// What is left of it; zero once it has passed.
-    pub fn left(&self) -> Duration {
-        self.at.since(frame::now(&self.clock))
+    /// The context that holds here; of nothing, if nothing does.
+    pub fn context_here() -> context::Context {
+        Self::look(|here| here.context.clone()).unwrap_or_default()
+    }
+
+    /// What is left of the deadline, if there is one; zero once it has passed.
+    pub fn left(&self) -> Option<Duration> {
+        (self.at != Instant::NEVER).then(|| self.at.since(frame::now(&self.clock)))
+    }
+
+    /// The context.
+    pub const fn context(&self) -> &context::Context {
+        &self.context
+    }
+
+    /// Without a clone.
+    pub(crate) fn look_at_context(look: impl FnOnce(&context::Context)) {
+        Self::look(|here| look(&here.context));
     }
 
     /// Lets it hold in `future`, wherever that is polled.
@@ -93,17 +124,25 @@ impl Inherited {
     }
 }
 
-/// Lets no deadline hold in `future`: for work that goes on although the request it began with has been answered or given
-/// up.
+impl From<context::Context> for Inherited {
+    /// No deadline, and this context: for work that begins here.
+    fn from(context: context::Context) -> Self {
+        Self::new(Instant::NEVER, Clock::default()).with_context(context)
+    }
+}
+
+/// Lets no deadline hold in `future`, but the context that holds where it is made: for work that goes on although the
+/// request it began with has been answered or given up.
 pub fn detached<F>(future: F) -> Inherits<F> {
+    let context = Some(Inherited::context_here()).filter(|context| !context.is_empty());
     Inherits {
-        inherited: None,
+        inherited: context.map(Inherited::from),
         future,
     }
 }
 
 pin_project! {
-    /// A future in which another deadline holds, or none; see [`Inherited::carry`] and [`detached`].
+    /// A future in which something else is inherited, or nothing; see [`Inherited::carry`] and [`detached`].
     ///
     /// # Cancel safety
     ///
@@ -169,6 +208,7 @@ impl fmt::Debug for Inherited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inherited")
             .field("at", &self.at)
+            .field("context", &self.context)
             .finish_non_exhaustive()
     }
 }
@@ -186,6 +226,7 @@ mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use tokio_test::{assert_pending, assert_ready, task};
+    use tower_mesh_core::Priority;
 
     use super::*;
 
@@ -244,6 +285,23 @@ mod tests {
             left()
         });
         assert_eq!(tokio_test::block_on(future), Some(100));
+    }
+
+    #[test]
+    fn the_context_holds_with_the_deadline_and_in_detached_work_without_it() {
+        let context = || Inherited::context_here().priority();
+        let (outer, _hand) = inherited(100);
+        let critical = context::Context::new().with_priority(Priority::Critical);
+        let future = outer.with_context(critical.clone()).carry(async move {
+            assert_eq!((context(), left()), (Some(Priority::Critical), Some(100)));
+            let within = async { (context(), left(), Inherited::current().is_some()) };
+            detached(within).await
+        });
+        let detached = tokio_test::block_on(future);
+        assert_eq!(detached, (Some(Priority::Critical), None, true));
+        assert_eq!(context(), None);
+        let begun = Inherited::from(critical).carry(async move { context() });
+        assert_eq!(tokio_test::block_on(begun), Some(Priority::Critical));
     }
 
     #[test]

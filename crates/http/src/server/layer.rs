@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tower_layer::Layer;
-use tower_mesh_core::{Clock, PerCall, Recorder, Rng};
+use tower_mesh_core::{Clock, PerCall, Priority, Recorder, Rng};
 
 use super::{
     counts::{Counts, ServerCounts},
@@ -20,10 +20,12 @@ use super::{
 ///    whatever service it asks for, and `Watch` is unimplemented. None of them is counted, limited or traced.
 /// 2. **Its deadline** is [read](crate::timeout_of): one that nobody can read is refused (400, `INVALID_ARGUMENT`), and so
 ///    is one that has passed (504, `DEADLINE_EXCEEDED`). The handler sees neither.
-/// 3. **The handler** runs until then, or as long as [`timeout`](Self::timeout) says, if that is less. Calls that it makes
-///    through a mesh [inherit](super::Inherited) what is left. After that its future is dropped and the answer is 504,
-///    `DEADLINE_EXCEEDED`. A body that streams may take longer.
-/// 4. **An error or a panic** becomes an answer in the protocol of the request. The connection and other requests are not
+/// 3. **Its context**, trace and priority, is [read](crate::context); a priority only as far as it is
+///    [believed](Self::believe_priority), and the handler sees what was believed.
+/// 4. **The handler** runs until then, or as long as [`timeout`](Self::timeout) says, if that is less. Calls that it makes
+///    through a mesh [inherit](super::Inherited) what is left, and the context. After that its future is dropped and the
+///    answer is 504, `DEADLINE_EXCEEDED`. A body that streams may take longer.
+/// 5. **An error or a panic** becomes an answer in the protocol of the request. The connection and other requests are not
 ///    touched.
 ///
 /// | error beneath | HTTP: `application/problem+json` | gRPC: trailers only |
@@ -84,6 +86,7 @@ pub(super) struct Settings {
     pub(super) clock: Clock,
     pub(super) rng: Rng,
     pub(super) timeout: Option<Duration>,
+    pub(super) believed: Priority,
     /// None: health is the handler's.
     pub(super) readiness: Option<Readiness>,
 }
@@ -102,6 +105,7 @@ impl ServerLayer {
                 clock: Clock::default(),
                 rng: Rng::default(),
                 timeout: None,
+                believed: Priority::Default,
                 readiness: Some(Readiness::new(Vec::new)),
             },
             counts: Arc::default(),
@@ -112,6 +116,17 @@ impl ServerLayer {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.settings.timeout = Some(timeout);
+        self
+    }
+
+    /// Believes a request that says how much it matters ([`PRIORITY_HEADER`](crate::context::PRIORITY_HEADER)) up to here:
+    /// what claims more counts as this.
+    ///
+    /// Up to `Default` unless said: anybody may say that a request matters less, and takes nothing from anybody. Let it be
+    /// `Critical` only where all who can reach the server are trusted to say so.
+    #[must_use]
+    pub fn believe_priority(mut self, most: Priority) -> Self {
+        self.settings.believed = most;
         self
     }
 

@@ -1,7 +1,7 @@
 //! The other side of a call: what a server needs to be part of a mesh.
 //!
 //! - [`ServerLayer`] is one layer for axum routers and tonic servers: deadlines, health, errors and panics as answers.
-//! - [`Inherited`] is how the deadline of a request comes to the calls that are made to serve it.
+//! - [`Inherited`] is how deadline and [context](crate::context) of a request come to the calls that are made to serve it.
 
 mod answer;
 mod body;

@@ -7,9 +7,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::Body;
-use tower_mesh_core::{BoxError, Instant};
+use tower_mesh_core::{BoxError, Instant, Priority};
 use tower_service::Service;
 
 use super::{
@@ -20,7 +20,11 @@ use super::{
     health::Asked,
     layer::Settings,
 };
-use crate::{deadline::timeout_of, grpc::is_grpc};
+use crate::{
+    context::{self, PRIORITY_HEADER},
+    deadline::timeout_of,
+    grpc::is_grpc,
+};
 
 /// Answers whatever comes; see [`ServerLayer`](super::ServerLayer).
 ///
@@ -61,7 +65,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let settings = &self.settings;
         if settings.readiness.is_some()
             && let Some(asked) = Asked::by(&request)
@@ -92,7 +96,27 @@ where
         };
         match refused {
             Some(failure) => ResponseFuture::refused(failure, serving),
-            None => ResponseFuture::running(self.inner.call(request), serving),
+            None => {
+                let context = believed(request.headers_mut(), settings.believed);
+                ResponseFuture::running(self.inner.call(request), serving, context)
+            }
         }
     }
+}
+
+/// What the headers say, as far as it is believed; and of the priority they say no more after that.
+fn believed(headers: &mut HeaderMap, most: Priority) -> context::Context {
+    let context = context::Context::of(headers);
+    let priority = context.priority().map(|claimed| claimed.min(most));
+    if priority != context.priority()
+        || priority.is_none() && headers.contains_key(&PRIORITY_HEADER)
+    {
+        match priority {
+            Some(priority) => {
+                headers.insert(PRIORITY_HEADER, HeaderValue::from_static(priority.as_str()))
+            }
+            None => headers.remove(PRIORITY_HEADER),
+        };
+    }
+    context.with_priority(priority)
 }

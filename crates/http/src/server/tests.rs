@@ -14,10 +14,12 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio_test::{assert_pending, assert_ready_ok, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_mesh_core::{BoxError, Clock, Kind, ManualClock, MemoryRecorder, Refusal, Rng, frame};
+use tower_mesh_core::{
+    BoxError, Clock, Kind, ManualClock, MemoryRecorder, Priority, Refusal, Rng, frame,
+};
 
 use super::*;
-use crate::Body;
+use crate::{Body, context::set_context};
 
 type Answer = Response<ServerBody<Body>>;
 
@@ -509,4 +511,38 @@ fn a_body_of_ours_has_exact_hints_before_and_after_it_is_read() {
         (body.size_hint().exact(), body.is_end_stream()),
         (Some(0), true)
     );
+}
+
+const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+// row 33
+#[test]
+fn a_handler_inherits_the_trace_and_the_priority_as_far_as_it_is_believed() {
+    for (believed, claimed, holds) in [
+        (None, "critical", Some("default")),
+        (None, "sheddable", Some("sheddable")),
+        (Some(Priority::Critical), "critical", Some("critical")),
+        (Some(Priority::Sheddable), "default", Some("sheddable")),
+        (Some(Priority::Critical), "CRITICAL", None),
+    ] {
+        let (layer, _) = layer();
+        let layer = believed.map_or(layer.clone(), |most| layer.believe_priority(most));
+        let server = layer.layer(service_fn(async |request: Request<Body>| {
+            let seen = request.headers().get("x-mesh-priority").cloned();
+            let mut sent = HeaderMap::new();
+            set_context(&mut sent);
+            let mut response = Response::new(Body::empty());
+            *response.headers_mut() = sent;
+            if let Some(seen) = seen {
+                response.headers_mut().insert("seen", seen);
+            }
+            Ok::<_, Infallible>(response)
+        }));
+        let headers = [("traceparent", PARENT), ("x-mesh-priority", claimed)];
+        let (head, _, _) = ask(server, request("/", &headers));
+        assert_eq!(head.headers["traceparent"], PARENT);
+        let said = |name: &str| head.headers.get(name).map(|value| value.to_str().unwrap());
+        assert_eq!(said("x-mesh-priority"), holds, "{claimed}");
+        assert_eq!(said("seen"), holds, "{claimed}");
+    }
 }
