@@ -9,22 +9,33 @@ use crate::error::ConsulError;
 pub(crate) struct Address {
     host: Box<str>,
     port: u16,
+    secure: bool,
 }
 
+/// Where agents listen unless they are told otherwise; by TLS only if told so, and then there by custom.
 const PORT: u16 = 8500;
+const SECURE_PORT: u16 = 8501;
 
 impl Address {
-    /// Reads `host`, `host:port` or `http://host:port`, as in `CONSUL_HTTP_ADDR`.
+    /// Reads `host`, `host:port`, `http://host:port` or `https://host:port`, as in `CONSUL_HTTP_ADDR`.
     pub(crate) fn parse(text: &str) -> Result<Self, ConsulError> {
         // What is refused may hold a password: it is not repeated.
         let refuse = |why: &str| Err(ConsulError::refused(format!("an agent's address {why}")));
         let text = text.trim().trim_end_matches('/');
-        if text.starts_with("https://") || text.starts_with("unix://") {
+        if text.starts_with("unix://") {
             return refuse(
-                "must begin with http://: TLS and sockets of Unix are not supported yet",
+                "must begin with http:// or https://: sockets of Unix are not supported",
             );
         }
-        let rest = text.strip_prefix("http://").unwrap_or(text);
+        let (secure, rest) = match text.strip_prefix("https://") {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix("http://").unwrap_or(text)),
+        };
+        if secure && cfg!(not(feature = "tls")) {
+            return refuse(
+                "begins with https://: switch on the feature `tls` of tower-mesh-consul",
+            );
+        }
         if rest.contains(['/', '?', '#', '@', ' ']) || rest.contains("://") {
             return refuse("must be a host and a port, without a path or a password");
         }
@@ -36,12 +47,27 @@ impl Address {
         if host.is_empty() || !host.chars().all(known) {
             return refuse("has no host");
         }
-        match port.map_or(Ok(PORT), str::parse) {
+        let default = if secure { SECURE_PORT } else { PORT };
+        match port.map_or(Ok(default), str::parse) {
             Ok(port) if port > 0 => Ok(Self {
                 host: host.into(),
                 port,
+                secure,
             }),
             _ => refuse("has a port that is none"),
+        }
+    }
+
+    /// Whether the agent has to prove who it is.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    /// The same, by TLS.
+    pub(crate) fn secured(&self) -> Self {
+        Self {
+            secure: true,
+            ..self.clone()
         }
     }
 
@@ -81,7 +107,10 @@ impl fmt::Display for Address {
 
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        match self.secure {
+            true => write!(f, "https://{self}"),
+            false => write!(f, "{self}"),
+        }
     }
 }
 
@@ -103,11 +132,22 @@ mod tests {
     }
 
     #[test]
+    fn https_is_tls_or_an_error_and_never_less() {
+        let address = Address::parse("https://consul/");
+        match cfg!(feature = "tls") {
+            true => assert_eq!(format!("{:?}", address.unwrap()), "https://consul:8501"),
+            false => assert!(address.unwrap_err().to_string().contains("feature `tls`")),
+        }
+        assert!(!Address::parse("consul").unwrap().is_secure());
+    }
+
+    #[test]
     fn what_is_no_address_is_refused_and_not_repeated() {
         for text in [
             "",
             "http://",
-            "https://consul:8501",
+            "https://",
+            "https://http://consul",
             "unix:///run/consul",
             "http://me:secret@consul:8500",
             "consul:0",

@@ -12,9 +12,14 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tower_mesh_core::{Clock, Instant};
 
+#[cfg(feature = "tls")]
+use crate::tls::Secured;
 use crate::{
     address::Address,
     error::{ConsulError, ErrorKind},
@@ -25,6 +30,11 @@ pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     /// Reads and writes while it is polled; none when the connection has ended.
     driver: Option<Driver>,
+    /// Why it has ended.
+    ended: Option<hyper::Error>,
+    /// Where it leads to by TLS, if so.
+    #[cfg(feature = "tls")]
+    secure: Option<Address>,
 }
 
 type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
@@ -40,26 +50,74 @@ pub(crate) struct Broken {
 const CONNECT: Duration = Duration::from_secs(5);
 const REST: Duration = Duration::from_secs(30);
 
+impl Broken {
+    pub(crate) fn unsent(error: ConsulError) -> Self {
+        Self { error, sent: false }
+    }
+}
+
 impl Connection {
     pub(crate) async fn open(address: &Address, clock: &Clock) -> Result<Self, Broken> {
-        let unsent = |error: ConsulError| Broken { error, sent: false };
-        let cannot =
-            || ConsulError::unavailable(format!("cannot connect to the agent at {address}"));
-        let connect = TcpStream::connect((address.host(), address.port()));
-        let stream = match within(clock, CONNECT, connect).await {
-            Some(Ok(stream)) => stream,
-            Some(Err(error)) => return Err(unsent(cannot().caused_by(error))),
-            None => return Err(unsent(cannot())),
+        let connect = async { Self::over(address, connect(address).await?).await };
+        connected(address, within(clock, CONNECT, connect).await)
+    }
+
+    /// The same by TLS: to nobody but who proves to be the agent there.
+    #[cfg(feature = "tls")]
+    pub(crate) async fn open_secure(
+        address: &Address,
+        clock: &Clock,
+        secured: &Secured,
+    ) -> Result<Self, Broken> {
+        let connect = async {
+            let stream = connect(address).await?;
+            let stream = secured.secure(address, stream, clock.now()).await?;
+            let mut connection = Self::over(address, stream).await?;
+            connection.secure = Some(address.clone());
+            Ok(connection)
         };
-        // Requests are small and waited for.
-        let _ = stream.set_nodelay(true);
+        connected(address, within(clock, CONNECT, connect).await)
+    }
+
+    async fn over(
+        address: &Address,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Self, ConsulError> {
         let (sender, driver) = http1::handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| unsent(cannot().caused_by(error)))?;
+            .map_err(|error| cannot(address).caused_by(error))?;
         Ok(Self {
             sender,
             driver: Some(Box::pin(driver)),
+            ended: None,
+            #[cfg(feature = "tls")]
+            secure: None,
         })
+    }
+
+    /// What has `broken` it. An agent that does not take who we are may say so only when it has been asked something.
+    #[cfg(feature = "tls")]
+    fn explained(&mut self, broken: Broken) -> Broken {
+        use crate::tls::explained;
+        let Some(address) = &self.secure else {
+            return broken;
+        };
+        let why = match self.ended.take() {
+            Some(ended) => explained(address, &ended).caused_by(ended),
+            None => explained(address, &broken.error),
+        };
+        match why.kind() {
+            ErrorKind::Untrusted(_) => Broken {
+                error: why.or_caused_by(broken.error),
+                ..broken
+            },
+            _ => broken,
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn explained(&mut self, broken: Broken) -> Broken {
+        broken
     }
 
     /// Sends `request` and reads the whole answer, of at most `most` bytes.
@@ -70,7 +128,23 @@ impl Connection {
         most: usize,
         clock: &Clock,
     ) -> Result<http::Response<Bytes>, Broken> {
-        let Self { sender, driver } = self;
+        let answer = self.ask(request, limit, most, clock).await;
+        answer.map_err(|broken| self.explained(broken))
+    }
+
+    async fn ask(
+        &mut self,
+        request: http::Request<Full<Bytes>>,
+        limit: Duration,
+        most: usize,
+        clock: &Clock,
+    ) -> Result<http::Response<Bytes>, Broken> {
+        let Self {
+            sender,
+            driver,
+            ended,
+            ..
+        } = self;
         let work = async {
             if let Err(error) = sender.ready().await {
                 let error = ConsulError::unavailable("the connection was closed").caused_by(error);
@@ -100,7 +174,7 @@ impl Connection {
         let mut work = pin!(work);
         poll_fn(|cx| {
             // First, so that what has arrived is there.
-            drive(driver, cx);
+            drive(driver, ended, cx);
             work.as_mut().poll(cx)
         })
         .await
@@ -108,9 +182,14 @@ impl Connection {
 
     /// Whether it can be used again, as far as is known here.
     async fn is_alive(&mut self) -> bool {
-        let Self { sender, driver } = self;
+        let Self {
+            sender,
+            driver,
+            ended,
+            ..
+        } = self;
         poll_fn(|cx| {
-            drive(driver, cx);
+            drive(driver, ended, cx);
             Poll::Ready(())
         })
         .await;
@@ -119,13 +198,30 @@ impl Connection {
 }
 
 /// One that has ended is dropped at once: only then is who waits for an answer told that none will come.
-fn drive(driver: &mut Option<Driver>, cx: &mut Context<'_>) {
-    if driver
-        .as_mut()
-        .is_some_and(|driver| driver.as_mut().poll(cx).is_ready())
-    {
+fn drive(driver: &mut Option<Driver>, ended: &mut Option<hyper::Error>, cx: &mut Context<'_>) {
+    let polled = driver.as_mut().map(|driver| driver.as_mut().poll(cx));
+    if let Some(Poll::Ready(result)) = polled {
         *driver = None;
+        *ended = result.err();
     }
+}
+
+async fn connect(address: &Address) -> Result<TcpStream, ConsulError> {
+    let stream = TcpStream::connect((address.host(), address.port())).await;
+    let stream = stream.map_err(|error| cannot(address).caused_by(error))?;
+    // Requests are small and waited for.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+fn cannot(address: &Address) -> ConsulError {
+    ConsulError::unavailable(format!("cannot connect to the agent at {address}"))
+}
+
+/// What has come of it within the time for it; nothing was sent yet.
+fn connected<T>(address: &Address, done: Option<Result<T, ConsulError>>) -> Result<T, Broken> {
+    done.unwrap_or_else(|| Err(cannot(address)))
+        .map_err(Broken::unsent)
 }
 
 fn late(message: String) -> Broken {

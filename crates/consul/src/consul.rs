@@ -16,6 +16,8 @@ use http::{HeaderMap, header::HOST};
 use http_body_util::Full;
 use tower_mesh_core::{Clock, Rng};
 
+#[cfg(feature = "tls")]
+use crate::tls::{Secured, Tls};
 use crate::{
     address::Address,
     connection::{Broken, Connection, Idle},
@@ -25,6 +27,8 @@ use crate::{
     request::{Answer, Request},
     token::Token,
 };
+#[cfg(feature = "tls")]
+use std::sync::OnceLock;
 
 /// Consul's agent, or several of them: a registry ([`Resolve`](tower_mesh_core::Resolve),
 /// [`Register`](tower_mesh_core::Register)) and a store ([`KeyValue`](tower_mesh_core::KeyValue)).
@@ -48,6 +52,9 @@ pub struct Consul {
     token: Token,
     max_answer: usize,
     agents: Arc<Agents>,
+    /// Read when it is first needed, unless somebody says what to read.
+    #[cfg(feature = "tls")]
+    secured: Arc<OnceLock<Secured>>,
 }
 
 struct Agents {
@@ -64,11 +71,15 @@ impl Consul {
     /// The agent at `address`, such as `http://127.0.0.1:8500`; or several, separated by commas, of which the next is
     /// asked when one does not answer.
     ///
+    /// One at `https://` takes the feature `tls`, and has to prove who it is as [`Tls::new`](crate::Tls::new) says, unless
+    /// [`tls`](Self::tls) says otherwise. If one of several has to, all have to.
+    ///
     /// # Errors
     ///
     /// If it is no address.
     pub fn new(address: &str) -> Result<Self, ConsulError> {
         let addresses = address.split(',').map(Address::parse);
+        let agents = Agents::new(addresses.collect::<Result<_, _>>()?);
         Ok(Self {
             clock: Clock::default(),
             rng: Rng::default(),
@@ -83,20 +94,22 @@ impl Consul {
             namespace: None,
             token: Token::default(),
             max_answer: 32 << 20,
-            agents: Arc::new(Agents {
-                addresses: addresses.collect::<Result<_, _>>()?,
-                current: AtomicUsize::new(0),
-                idle: Idle::new(),
-            }),
+            agents: Arc::new(agents),
+            #[cfg(feature = "tls")]
+            secured: Arc::default(),
         })
     }
 
     /// What the environment says: `CONSUL_HTTP_ADDR` (`127.0.0.1:8500` if it is not set), `CONSUL_HTTP_TOKEN` or
     /// `CONSUL_HTTP_TOKEN_FILE`, `CONSUL_NAMESPACE`.
     ///
+    /// With `CONSUL_HTTP_SSL`, or an address that begins with `https://`, also `CONSUL_CACERT`, `CONSUL_CAPATH`,
+    /// `CONSUL_CLIENT_CERT`, `CONSUL_CLIENT_KEY` and `CONSUL_TLS_SERVER_NAME`. That an agent is believed without proof
+    /// (`CONSUL_HTTP_SSL_VERIFY=false`) is refused.
+    ///
     /// # Errors
     ///
-    /// If a variable cannot be understood, or the token's file not be read.
+    /// If a variable cannot be understood, or a file that one names be of no use.
     pub fn from_env() -> Result<Self, ConsulError> {
         Self::from_variables(|name| env::var(name).ok().filter(|value| !value.is_empty()))
     }
@@ -109,10 +122,8 @@ impl Consul {
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, ConsulError> {
         let address = variable("CONSUL_HTTP_ADDR");
         let mut consul = Self::new(address.as_deref().unwrap_or("127.0.0.1:8500"))?;
-        if variable("CONSUL_HTTP_SSL").is_some_and(|on| on != "false" && on != "0") {
-            return Err(ConsulError::refused(
-                "CONSUL_HTTP_SSL asks for TLS, which is not supported yet",
-            ));
+        if consul.is_secure() || variable("CONSUL_HTTP_SSL").is_some_and(|said| !is_off(&said)) {
+            consul = consul.secured_by(&variable)?;
         }
         if let Some(file) = variable("CONSUL_HTTP_TOKEN_FILE") {
             consul = consul.token_file(file)?;
@@ -124,6 +135,60 @@ impl Consul {
             consul = consul.namespace(&namespace);
         }
         Ok(consul)
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn secured_by(self, _: &impl Fn(&str) -> Option<String>) -> Result<Self, ConsulError> {
+        Err(ConsulError::refused(
+            "CONSUL_HTTP_SSL asks for TLS: switch on the feature `tls` of tower-mesh-consul",
+        ))
+    }
+
+    #[cfg(feature = "tls")]
+    fn secured_by(self, variable: &impl Fn(&str) -> Option<String>) -> Result<Self, ConsulError> {
+        if variable("CONSUL_HTTP_SSL_VERIFY").is_some_and(|said| is_off(&said)) {
+            return Err(ConsulError::refused(
+                "CONSUL_HTTP_SSL_VERIFY=false would let anybody answer in Consul's place: name its authority by CONSUL_CACERT",
+            ));
+        }
+        let mut tls = Tls::new();
+        for name in ["CONSUL_CACERT", "CONSUL_CAPATH"] {
+            tls = variable(name).into_iter().fold(tls, Tls::authority);
+        }
+        tls = match (
+            variable("CONSUL_CLIENT_CERT"),
+            variable("CONSUL_CLIENT_KEY"),
+        ) {
+            (Some(certificate), Some(key)) => tls.identity(certificate, key),
+            (None, None) => tls,
+            _ => {
+                return Err(ConsulError::refused(
+                    "CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY go together: one of them is not set",
+                ));
+            }
+        };
+        if let Some(name) = variable("CONSUL_TLS_SERVER_NAME") {
+            tls = tls.server_name(&name);
+        }
+        self.tls(tls)
+    }
+
+    /// Connects by TLS alone, to agents that prove who they are as `tls` says, whatever their addresses begin with.
+    ///
+    /// # Errors
+    ///
+    /// If a file that it names cannot be read or is of no use, or nobody is left to be believed.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Result<Self, ConsulError> {
+        self.secured = Arc::new(OnceLock::from(Secured::new(tls)?));
+        let addresses = self.agents.addresses.iter().map(Address::secured);
+        self.agents = Arc::new(Agents::new(addresses.collect()));
+        Ok(self)
+    }
+
+    /// Whether agents are connected to by TLS, and by nothing else.
+    pub fn is_secure(&self) -> bool {
+        self.agents.addresses.iter().any(Address::is_secure)
     }
 
     /// Sends `token` with each request. It is never printed.
@@ -255,7 +320,7 @@ impl Consul {
                         continue;
                     }
                     let elsewhere =
-                        error.kind() == ErrorKind::Unavailable && (!sent || request.is_safe());
+                        may_be_had_elsewhere(error.kind()) && (!sent || request.is_safe());
                     turn += 1;
                     // The index of one agent means nothing to another, which would hold the request for it.
                     if elsewhere && turn < many && request.wait.is_zero() {
@@ -297,7 +362,7 @@ impl Consul {
             let is_reused = reused.is_some();
             let mut connection = match reused.take() {
                 Some(connection) => connection,
-                None => Connection::open(address, &self.clock).await?,
+                None => self.connect(address).await?,
             };
             let message = self.message(address, request)?;
             let exchanged = connection
@@ -313,6 +378,29 @@ impl Consul {
                 Err(broken) => return Err(broken),
             }
         }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    async fn connect(&self, address: &Address) -> Result<Connection, Broken> {
+        Connection::open(address, &self.clock).await
+    }
+
+    #[cfg(feature = "tls")]
+    async fn connect(&self, address: &Address) -> Result<Connection, Broken> {
+        if !address.is_secure() {
+            return Connection::open(address, &self.clock).await;
+        }
+        let secured = self.secured().map_err(Broken::unsent)?;
+        Connection::open_secure(address, &self.clock, secured).await
+    }
+
+    #[cfg(feature = "tls")]
+    fn secured(&self) -> Result<&Secured, ConsulError> {
+        if let Some(secured) = self.secured.get() {
+            return Ok(secured);
+        }
+        let secured = Secured::new(Tls::new())?;
+        Ok(self.secured.get_or_init(|| secured))
     }
 
     fn message(
@@ -333,13 +421,35 @@ impl Consul {
         if let Some(token) = self.token.header() {
             message = message.header("x-consul-token", token);
         }
-        message
-            .body(Full::new(request.body))
-            .map_err(|error| Broken {
-                error: ConsulError::refused("it cannot be put into a request").caused_by(error),
-                sent: false,
-            })
+        message.body(Full::new(request.body)).map_err(|error| {
+            let error = ConsulError::refused("it cannot be put into a request").caused_by(error);
+            Broken::unsent(error)
+        })
     }
+}
+
+impl Agents {
+    fn new(mut addresses: Vec<Address>) -> Self {
+        // A token that is sent to one in secret must not go to another in the clear.
+        if addresses.iter().any(Address::is_secure) {
+            addresses = addresses.iter().map(Address::secured).collect();
+        }
+        Self {
+            addresses,
+            current: AtomicUsize::new(0),
+            idle: Idle::new(),
+        }
+    }
+}
+
+/// One of several that cannot prove who it is says nothing about the others.
+fn may_be_had_elsewhere(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unavailable | ErrorKind::Untrusted(_))
+}
+
+/// A variable that switches something off. What is not understood does not.
+fn is_off(said: &str) -> bool {
+    ["0", "f", "false", "n", "no", "off"].contains(&&*said.trim().to_ascii_lowercase())
 }
 
 fn answer(response: http::Response<Bytes>, request: &Request) -> Result<Answer, ConsulError> {
@@ -439,9 +549,33 @@ mod tests {
 
     #[test]
     fn what_the_environment_asks_for_and_is_not_there_is_an_error_not_ignored() {
-        assert!(from(&[("CONSUL_HTTP_ADDR", "https://consul:8501")]).is_err());
-        assert!(from(&[("CONSUL_HTTP_SSL", "true")]).is_err());
-        assert!(from(&[("CONSUL_HTTP_SSL", "false")]).is_ok());
+        let tls = cfg!(feature = "tls");
+        let no_file = ("CONSUL_CACERT", "/no/such/file");
+        for asked in [
+            ("CONSUL_HTTP_ADDR", "https://consul"),
+            ("CONSUL_HTTP_SSL", "true"),
+        ] {
+            let error = from(&[asked, no_file]).unwrap_err().to_string();
+            assert!(
+                error.contains(if tls {
+                    "/no/such/file"
+                } else {
+                    "feature `tls`"
+                }),
+                "{error}"
+            );
+            let halves = from(&[asked, ("CONSUL_CLIENT_CERT", "/a")]).unwrap_err();
+            assert!(
+                !tls || halves.to_string().contains("go together"),
+                "{halves}"
+            );
+            let unproven = from(&[asked, ("CONSUL_HTTP_SSL_VERIFY", "FALSE")]).unwrap_err();
+            assert!(
+                !tls || unproven.to_string().contains("anybody"),
+                "{unproven}"
+            );
+        }
+        assert!(from(&[("CONSUL_HTTP_SSL", "false"), no_file]).is_ok());
         assert!(from(&[("CONSUL_HTTP_TOKEN_FILE", "/no/such/file")]).is_err());
     }
 }

@@ -26,6 +26,27 @@ pub enum ErrorKind {
     TooLarge,
     /// Consul does not take this: trying again changes nothing.
     Refused,
+    /// The agent does not prove that it is one, or does not take who we are. It was told nothing but names, in the first
+    /// case.
+    Untrusted(Distrust),
+}
+
+/// What is wrong with a certificate, and so what to do about it; only of agents at `https://` addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Distrust {
+    /// The agent's is for another name than that of its address.
+    Name,
+    /// The agent's has expired.
+    Expired,
+    /// The agent's is not valid yet; or the clock of this machine is slow.
+    NotYetValid,
+    /// The agent's was signed by an authority that is not believed.
+    Authority,
+    /// The agent has none, or one that is no good for another reason, which the error's source tells.
+    Invalid,
+    /// The agent wants a certificate of ours, or does not take the one it has got.
+    Client,
 }
 
 /// More than this of a message is somebody else's text.
@@ -61,6 +82,15 @@ impl ConsulError {
     pub(crate) fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// The same, caused by `source` unless it is known already.
+    #[cfg(feature = "tls")]
+    pub(crate) fn or_caused_by(self, source: Self) -> Self {
+        match self.source {
+            Some(_) => self,
+            None => self.caused_by(source),
+        }
     }
 
     /// Why, and so what to do about it.

@@ -268,7 +268,9 @@ fn check_size(key: &Key, value: &Bytes) -> Result<(), KeyValueError> {
 fn failed(error: ConsulError) -> KeyValueError {
     let kind = match error.kind() {
         ErrorKind::Denied | ErrorKind::Refused | ErrorKind::TooLarge => KeyValueErrorKind::Refused,
-        ErrorKind::Unavailable | ErrorKind::Malformed => KeyValueErrorKind::Unavailable,
+        ErrorKind::Unavailable | ErrorKind::Malformed | ErrorKind::Untrusted(_) => {
+            KeyValueErrorKind::Unavailable
+        }
     };
     KeyValueError::new(kind, error.to_string()).caused_by(error)
 }

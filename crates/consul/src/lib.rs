@@ -49,6 +49,12 @@
 //! What core's traits return has a [`ConsulError`] in its chain of sources; one about access control names the permission
 //! that the token lacks.
 //!
+//! # TLS
+//!
+//! Agents at `https://` addresses have to prove who they are, and this process too if they ask; it takes the feature `tls`,
+//! and there is no way to believe one without proof. See `Tls`, and [`Consul::from_env`] for the variables of Consul's own
+//! tools. A token belongs on such a connection alone, unless the agent is on the same machine.
+//!
 //! # Example
 //!
 //! ```no_run
@@ -78,11 +84,15 @@ mod places;
 mod register;
 mod request;
 mod resolve;
+#[cfg(feature = "tls")]
+mod tls;
 mod token;
 mod turns;
 
+#[cfg(feature = "tls")]
+pub use self::tls::Tls;
 pub use self::{
     check::Check,
     consul::Consul,
-    error::{ConsulError, ErrorKind},
+    error::{ConsulError, Distrust, ErrorKind},
 };

@@ -125,20 +125,38 @@ fn of_variables(
     let says_token = said.token_env.is_some() || said.token_file.is_some();
     let variable = |name: &str| match name {
         "CONSUL_HTTP_ADDR" => said.address().or_else(|| environment(name)),
-        // It is about the address of the environment.
-        "CONSUL_HTTP_SSL" if said.address().is_some() => None,
+        // All of it from one place: one's key does not fit the other's certificate.
+        "CONSUL_CLIENT_CERT" | "CONSUL_CLIENT_KEY" if said.client_key.is_some() => {
+            match name.ends_with("KEY") {
+                true => said.client_key.clone(),
+                false => said.client_certificate.clone(),
+            }
+        }
+        "CONSUL_CACERT" if said.ca.is_some() => said.ca.clone(),
+        "CONSUL_CAPATH" if said.ca.is_some() => None,
+        "CONSUL_TLS_SERVER_NAME" if said.server_name.is_some() => said.server_name.clone(),
         "CONSUL_HTTP_TOKEN" if says_token => said.token_env.as_deref().and_then(environment),
         "CONSUL_HTTP_TOKEN_FILE" if says_token => said.token_file.clone(),
         "CONSUL_NAMESPACE" => said.namespace.clone().or_else(|| environment(name)),
         _ => environment(name),
     };
     let key = match (&said.token_env, &said.token_file) {
+        // It may be about either; it names the file.
+        _ if said.of_tls().is_some() => "discovery.consul",
         (Some(_), _) => "discovery.consul.token_env",
         (_, Some(_)) => "discovery.consul.token_file",
         (None, None) => "discovery.consul",
     };
-    tower_mesh_consul::Consul::from_variables(variable)
-        .map_err(|error| ConfigError::at(key, error.to_string()))
+    let consul = tower_mesh_consul::Consul::from_variables(variable)
+        .map_err(|error| ConfigError::at(key, error.to_string()))?;
+    match said.of_tls() {
+        // Who says how to trust an agent would think that it is asked for proof.
+        Some(key) if !consul.is_secure() => {
+            let what = "no agent is connected to by TLS: write its address as https://…";
+            Err(ConfigError::at(&format!("discovery.consul.{key}"), what))
+        }
+        _ => Ok(consul),
+    }
 }
 
 #[cfg(feature = "consul")]
@@ -212,8 +230,44 @@ mod tests {
                 .unwrap()
                 .contains("no token")
         );
-        let tls = [("CONSUL_HTTP_SSL", "true")];
-        assert!(of("", &tls).is_err() && of("address = \"10.0.0.1\"", &tls).is_ok());
+    }
+
+    #[test]
+    fn what_is_said_of_trust_holds_or_is_an_error() {
+        let plain = of("ca = \"ca.pem\"", &[]).unwrap_err();
+        assert_eq!(plain.key(), "discovery.consul.ca");
+        let half = "[discovery]\nkind = \"consul\"\nconsul.client_key = \"a\"";
+        let half = Config::parse(half).unwrap_err();
+        assert_eq!(half.key(), "discovery.consul.client_key");
+        // Whoever asked for TLS in the environment gets no less for an address that is said here.
+        let ssl = [("CONSUL_HTTP_SSL", "true"), ("CONSUL_CACERT", "/theirs")];
+        let error = of("address = \"10.0.0.1\"", &ssl).unwrap_err();
+        let says = if cfg!(feature = "tls") {
+            "/theirs"
+        } else {
+            "feature `tls`"
+        };
+        assert!(error.to_string().contains(says), "{error}");
+        if cfg!(feature = "tls") {
+            // A file that can be read, whatever it holds.
+            let there = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+            for (keys, says) in [
+                ("ca = \"/ours\"".to_owned(), "/ours cannot be read"),
+                (format!("ca = {there:?}"), "no certificate"),
+                (
+                    "client_certificate = \"/a\"\nclient_key = \"/b\"".to_owned(),
+                    "/a cannot",
+                ),
+                (
+                    format!("client_certificate = {there:?}\nclient_key = \"/b\""),
+                    "/b cannot",
+                ),
+                ("server_name = \"a b\"".to_owned(), "for that host"),
+            ] {
+                let error = of(&keys, &ssl[..1]).unwrap_err();
+                assert!(error.to_string().contains(says), "{error}");
+            }
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub(crate) struct Agent {
     child: Child,
     port: u16,
     dns: u16,
+    https: u16,
     config: String,
     directory: TempDir,
 }
@@ -40,18 +41,19 @@ impl Agent {
         Self::with("").await
     }
 
-    /// One that is configured further, in Consul's own language.
+    /// One that is configured further, in Consul's own language. With a `cert_file` it also listens for TLS.
     pub(crate) async fn with(config: &str) -> Self {
         let directory = TempDir::new().unwrap();
         // Another process may take a port before the agent does.
         for _ in 0..3 {
-            let [port, dns, serf, server] = free_ports();
-            let child = spawn(&directory, config, [port, dns, serf, server]);
+            let [port, dns, https, serf, server] = free_ports();
+            let child = spawn(&directory, config, [port, dns, https, serf, server]);
             let directory = TempDir::new().unwrap();
             let mut agent = Self {
                 child,
                 port,
                 dns,
+                https,
                 config: config.to_owned(),
                 directory,
             };
@@ -66,7 +68,7 @@ impl Agent {
     pub(crate) async fn lose_state(&mut self) {
         self.stop();
         let [_, _, serf, server] = free_ports();
-        let ports = [self.port, self.dns, serf, server];
+        let ports = [self.port, self.dns, self.https, serf, server];
         self.child = spawn(&self.directory, &self.config, ports);
         assert!(self.is_up().await, "it did not come back");
     }
@@ -94,6 +96,11 @@ impl Agent {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn https(&self) -> u16 {
+        self.https
     }
 
     pub(crate) fn consul(&self) -> Consul {
@@ -127,7 +134,7 @@ impl Drop for Agent {
     }
 }
 
-fn spawn(directory: &TempDir, config: &str, ports: [u16; 4]) -> Child {
+fn spawn(directory: &TempDir, config: &str, ports: [u16; 5]) -> Child {
     let log = || Stdio::from(File::create(directory.path().join("log")).unwrap());
     let mut command = Command::new(program());
     command.args([
@@ -139,9 +146,13 @@ fn spawn(directory: &TempDir, config: &str, ports: [u16; 4]) -> Child {
         "127.0.0.1",
     ]);
     command.args(["-log-level", "warn", "-node", "agent", "-hcl"]);
-    let [http, dns, serf, server] = ports;
+    let [http, dns, https, serf, server] = ports;
+    let https = match config.contains("cert_file") {
+        true => i32::from(https),
+        false => -1,
+    };
     command.arg(format!(
-        "{config}\nports {{ http = {http} dns = {dns} serf_lan = {serf} serf_wan = -1 server = {server} grpc = -1 https = -1 }}"
+        "{config}\nports {{ http = {http} dns = {dns} serf_lan = {serf} serf_wan = -1 server = {server} grpc = -1 https = {https} }}"
     ));
     command.stdin(Stdio::null()).stdout(log()).stderr(log());
     command.spawn().expect("consul starts")

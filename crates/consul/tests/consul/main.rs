@@ -19,3 +19,5 @@ mod proxy;
 mod registering;
 mod resolving;
 mod scene;
+#[cfg(feature = "tls")]
+mod tls;

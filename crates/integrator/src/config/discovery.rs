@@ -71,6 +71,10 @@ pub(crate) struct ConsulConfig {
     pub(crate) token_file: Option<String>,
     pub(crate) datacenter: Option<String>,
     pub(crate) namespace: Option<String>,
+    pub(crate) ca: Option<String>,
+    pub(crate) client_certificate: Option<String>,
+    pub(crate) client_key: Option<String>,
+    pub(crate) server_name: Option<String>,
     #[serde(deserialize_with = "value::time")]
     pub(crate) wait: Option<Duration>,
     #[serde(deserialize_with = "value::time_or_zero")]
@@ -190,6 +194,18 @@ impl EndpointConfig {
 }
 
 impl ConsulConfig {
+    /// What of it is about TLS, if anything.
+    #[cfg(feature = "consul")]
+    pub(crate) fn of_tls(&self) -> Option<&'static str> {
+        let keys = [
+            ("ca", &self.ca),
+            ("client_certificate", &self.client_certificate),
+            ("server_name", &self.server_name),
+        ];
+        let said = keys.into_iter().find(|(_, text)| text.is_some());
+        said.map(|(key, _)| key)
+    }
+
     /// Where the agents are, as `CONSUL_HTTP_ADDR` would say it.
     #[cfg(feature = "consul")]
     pub(crate) fn address(&self) -> Option<String> {
@@ -210,11 +226,21 @@ impl ConsulConfig {
             ("token_file", &self.token_file),
             ("datacenter", &self.datacenter),
             ("namespace", &self.namespace),
+            ("ca", &self.ca),
+            ("client_certificate", &self.client_certificate),
+            ("client_key", &self.client_key),
+            ("server_name", &self.server_name),
         ];
         for (key, text) in texts {
             if text.as_ref().is_some_and(String::is_empty) {
                 return at(key, "it is empty");
             }
+        }
+        if self.client_certificate.is_some() != self.client_key.is_some() {
+            return at(
+                "client_key",
+                "a client's certificate and its key go together",
+            );
         }
         if self.address.as_ref().is_some_and(Vec::is_empty) {
             return at("address", "there has to be an address");

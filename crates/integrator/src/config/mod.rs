@@ -66,6 +66,11 @@
 //! token_file = "consul.token"       # or token_env = "NAME"; else CONSUL_HTTP_TOKEN_FILE or CONSUL_HTTP_TOKEN
 //! datacenter = "dc1"                # the agent's own
 //! namespace = "team"                # else CONSUL_NAMESPACE
+//! ca = "ca.pem"                     # whom to believe at https:// (feature `tls`): a file or a directory; else CONSUL_CACERT
+//!                                   # or CONSUL_CAPATH, else whom the system believes
+//! client_certificate = "a.pem"      # who we are, where an agent asks; else CONSUL_CLIENT_CERT
+//! client_key = "a.key"              # else CONSUL_CLIENT_KEY
+//! server_name = "server.dc1.consul" # for which agents have their certificates, if not for their address
 //! wait = "5m"                       # how long the agent holds a request for a change
 //! max_stale = "1m"                  # how old the answer of a server without a leader may be
 //! max_held = 128                    # how many requests the agents hold at a time
