@@ -92,6 +92,12 @@ fn refusal(error: &(dyn Error + 'static)) -> Option<Refusal> {
 }
 
 fn of_client(error: &legacy::Error) -> Refusal {
+    // What the connector itself refuses, for want of a place, is nothing that the endpoint has done.
+    if error.is_connect()
+        && let Some(refusal) = Refusal::of(error)
+    {
+        return refusal.clone();
+    }
     // An error that names no connection comes from before there was one: from the handshake, or because a connection
     // that it waited for went away.
     if error.is_connect() || error.connect_info().is_none() {

@@ -57,6 +57,7 @@ mod body;
 mod classify;
 mod client;
 mod complete;
+mod connect;
 pub mod context;
 mod deadline;
 mod error;
@@ -72,6 +73,8 @@ mod retry_after;
 mod script;
 pub mod server;
 mod service;
+#[cfg(feature = "tls")]
+mod tls;
 mod verdict;
 
 pub use self::{
@@ -92,3 +95,6 @@ pub use self::{
     replay::{HttpReplay, Idempotent, Kept},
     service::{Addressed, AddressedShared},
 };
+
+#[cfg(feature = "tls")]
+pub use self::tls::{InvalidTls, Tls, TlsError};

@@ -116,15 +116,35 @@ impl<S: Clone> NewService<Endpoint> for AddressedShared<S> {
 pub(crate) struct Target {
     address: SocketAddr,
     authority: Authority,
+    scheme: Scheme,
 }
 
 impl Target {
     pub(crate) fn of(endpoint: &Endpoint) -> Self {
         let address = endpoint.address();
-        let authority = authority(address);
+        Self::named(address, authority(address), Scheme::HTTP)
+    }
+
+    /// The endpoint over TLS, by the name that it has to prove.
+    #[cfg(feature = "tls")]
+    pub(crate) fn secure(endpoint: &Endpoint, name: &str) -> Self {
+        let address = endpoint.address();
+        let authority = match address.port() {
+            443 => name.to_owned(),
+            port => format!("{name}:{port}"),
+        };
+        let authority = authority.parse().expect("a name of DNS is an authority");
+        Self::named(address, authority, Scheme::HTTPS)
+    }
+
+    fn named(address: SocketAddr, authority: Authority, scheme: Scheme) -> Self {
         // The first clone of what came from a string allocates: let it be this one, not that of the first call.
         drop(authority.clone());
-        Self { address, authority }
+        Self {
+            address,
+            authority,
+            scheme,
+        }
     }
 
     pub(crate) fn authority(&self) -> &Authority {
@@ -134,7 +154,7 @@ impl Target {
     /// By its parts: formatting and parsing it anew costs nine times as much, and allocates five times.
     fn rewrite(&self, uri: &mut Uri) {
         let mut parts = std::mem::take(uri).into_parts();
-        parts.scheme = Some(Scheme::HTTP);
+        parts.scheme = Some(self.scheme.clone());
         parts.authority = Some(self.authority.clone());
         parts
             .path_and_query

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 mod bodies;
+mod connections;
 mod errors;
 mod http2;
 mod probes;
