@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, process::Command};
 use serde_json::Value;
 
 /// What each crate may use of the others, dev-dependencies aside.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
     ("tower-mesh-core", &[]),
     ("tower-mesh-discovery", &["tower-mesh-core"]),
     ("tower-mesh-balance", &["tower-mesh-core"]),
@@ -15,6 +15,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     ("tower-mesh-health", &["tower-mesh-core"]),
     ("tower-mesh-http", &["tower-mesh-core"]),
     ("tower-mesh-consul", &["tower-mesh-core"]),
+    ("tower-mesh-dns", &["tower-mesh-core"]),
     ("tower-mesh-sim", &["tower-mesh-core"]),
     (
         "tower-mesh",
@@ -24,6 +25,7 @@ const ALLOWED: [(&str, &[&str]); 13] = [
             "tower-mesh-consul",
             "tower-mesh-core",
             "tower-mesh-discovery",
+            "tower-mesh-dns",
             "tower-mesh-health",
             "tower-mesh-http",
             "tower-mesh-limit",

@@ -98,9 +98,18 @@ impl Agent {
         self.port
     }
 
-    #[cfg(feature = "tls")]
+    #[allow(
+        dead_code,
+        reason = "of the tests with TLS, and others include this file"
+    )]
     pub(crate) fn https(&self) -> u16 {
         self.https
+    }
+
+    /// Where its DNS listens, over UDP and TCP.
+    #[allow(dead_code, reason = "the crate for DNS starts agents, too")]
+    pub(crate) fn dns(&self) -> u16 {
+        self.dns
     }
 
     pub(crate) fn consul(&self) -> Consul {

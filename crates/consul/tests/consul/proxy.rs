@@ -39,6 +39,11 @@ impl Proxy {
         Self { address, state }
     }
 
+    #[allow(dead_code, reason = "the crate for DNS stands behind one, too")]
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn consul(&self) -> Consul {
         Consul::new(&self.address.to_string()).unwrap()
     }
