@@ -28,4 +28,8 @@ mod reload;
 mod remembering;
 mod restarts;
 mod support;
+mod tls;
+#[path = "../../crates/http/tests/tls/support.rs"]
+#[expect(dead_code, reason = "what only its own tests use")]
+mod tls_servers;
 mod uploads;

@@ -31,6 +31,7 @@ use crate::{
     policy::Policy,
     reload::Watched,
     remember::Remember,
+    secure::Secure,
     settings::{Coded, Settings},
     shutdown::before,
     snapshot::Snapshot,
@@ -57,10 +58,16 @@ pub struct MeshBuilder {
     defaults: Option<Policy>,
     policies: BTreeMap<String, Policy>,
     connect_timeout: Option<Duration>,
+    connections: Option<SetConnections>,
+    secure: Secure,
+    #[cfg(feature = "tls")]
+    secured: Vec<(String, tower_mesh_http::Tls, String)>,
     components: Vec<(Start, Arc<dyn Component>)>,
     snapshot: Option<Snapshot>,
     zone: Option<String>,
 }
+
+type SetConnections = Box<dyn FnOnce(HttpEndpoints) -> HttpEndpoints + Send + Sync>;
 
 impl MeshBuilder {
     pub(crate) fn new(name: &str) -> Self {
@@ -77,6 +84,10 @@ impl MeshBuilder {
             defaults: None,
             policies: BTreeMap::new(),
             connect_timeout: None,
+            connections: None,
+            secure: Secure::default(),
+            #[cfg(feature = "tls")]
+            secured: Vec::new(),
             components: Vec::new(),
             snapshot: None,
             zone: None,
@@ -145,6 +156,39 @@ impl MeshBuilder {
     /// How long a connection may take to be made; the default is 1 s, as linkerd's.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets what connections there are to each endpoint: how many, for how long, whether they are made ahead. What is not
+    /// set stays as [`HttpEndpoints`] has it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tower_mesh::Mesh;
+    /// let mesh = Mesh::builder("storefront")
+    ///     .connections(|clients| clients.warm_up().idle_timeout(Duration::from_secs(30)));
+    /// # let _ = mesh;
+    /// ```
+    pub fn connections(
+        mut self,
+        set: impl FnOnce(HttpEndpoints) -> HttpEndpoints + Send + Sync + 'static,
+    ) -> Self {
+        self.connections = Some(Box::new(set));
+        self
+    }
+
+    /// Calls every service over TLS that has nothing else said of it. Its endpoints have to prove the service's name.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: tower_mesh_http::Tls) -> Self {
+        self.secure.set_all(tls);
+        self
+    }
+
+    /// Calls a service over TLS. Its endpoints have to prove that they are `name`.
+    #[cfg(feature = "tls")]
+    pub fn service_tls(mut self, service: &str, tls: tower_mesh_http::Tls, name: &str) -> Self {
+        self.secured
+            .push((service.to_owned(), tls, name.to_owned()));
         self
     }
 
@@ -222,29 +266,24 @@ impl MeshBuilder {
             ("", None) => return Err(StartError::new("the mesh has no name: set `service`")),
             (name, _) => checked(name)?,
         };
+        // What can be found out only now: what stands in other files, and beside what was said in code.
+        let located = |error: crate::ConfigError| {
+            StartError::new("the configuration is invalid").caused_by(match &self.file {
+                Some((file, Some(text))) => error.locate(text).in_file(file),
+                _ => error,
+            })
+        };
         let embedded = MemoryRegistry::with_clock(clock.clone());
         let (source, registry) = match (self.discovery, self.registry) {
             (Some(source), Some(registry)) => (source, registry),
             (source, registry) => {
                 let configured = Sources::new(&config.discovery, &embedded, &clock, &self.rng)
-                    .map_err(|error| match &self.file {
-                        Some((file, Some(text))) => error.locate(text).in_file(file),
-                        _ => error,
-                    })
-                    .map_err(|error| {
-                        StartError::new("the configuration is invalid").caused_by(error)
-                    })?;
+                    .map_err(located)?;
                 (
                     source.unwrap_or(configured.source),
                     registry.unwrap_or(configured.registry),
                 )
             }
-        };
-        let watched = match (self.watch, self.file) {
-            (None, _) => None,
-            (Some(Duration::ZERO), _) => return Err(StartError::new("watch must be above zero")),
-            (Some(_), None) => return Err(StartError::new("there is no file to watch")),
-            (Some(every), Some((file, text))) => Some(Watched { file, every, text }),
         };
         let coded = Coded {
             defaults: self.defaults.unwrap_or_default(),
@@ -255,6 +294,23 @@ impl MeshBuilder {
         let settings = coded
             .with(&config, 1)
             .map_err(|error| StartError::new("a policy is invalid").caused_by(error))?;
+        #[allow(unused_mut)] // By TLS.
+        let mut secure = self.secure;
+        #[cfg(feature = "tls")]
+        for (service, tls, name) in self.secured {
+            secure.set(checked(&service)?, tls, name);
+        }
+        let secure = secure.over(&config).and_then(|secure| {
+            secure.check(&settings)?;
+            Ok(secure)
+        });
+        let secure = secure.map_err(located)?;
+        let watched = match (self.watch, self.file) {
+            (None, _) => None,
+            (Some(Duration::ZERO), _) => return Err(StartError::new("watch must be above zero")),
+            (Some(_), None) => return Err(StartError::new("there is no file to watch")),
+            (Some(every), Some((file, text))) => Some(Watched { file, every, text }),
+        };
         if self
             .connect_timeout
             .is_some_and(|timeout| timeout.is_zero())
@@ -282,7 +338,9 @@ impl MeshBuilder {
             coded,
             settings,
             config,
+            secure,
             connect_timeout: self.connect_timeout,
+            connections: self.connections,
             components: self.components,
             snapshot,
             remember,
@@ -315,7 +373,9 @@ struct Plan {
     watched: Option<Watched>,
     coded: Coded,
     settings: Settings,
+    secure: Secure,
     connect_timeout: Option<Duration>,
+    connections: Option<SetConnections>,
     components: Vec<(Start, Arc<dyn Component>)>,
     snapshot: Snapshot,
     remember: Option<Arc<Remember>>,
@@ -359,6 +419,10 @@ impl Plan {
             Some(timeout) => connect.connect_timeout(timeout),
             None => connect,
         };
+        let connect = match self.connections {
+            Some(set) => set(connect),
+            None => connect,
+        };
         let core = Core {
             name: self.name,
             clock: self.clock,
@@ -371,6 +435,7 @@ impl Plan {
             components,
             discovery_health: OnceLock::new(),
             connect,
+            secure: self.secure,
             configured: self.config,
             zone: self.zone,
             coded: self.coded,

@@ -21,7 +21,7 @@ use crate::{error::Error, mesh::Mesh, service::MeshService, stack};
 impl Mesh {
     /// A client of a service for gRPC, where a tonic `Channel` went: `OrdersClient::new(mesh.grpc("orders")?)`.
     ///
-    /// It calls each endpoint over HTTP/2 without TLS. The status of a call, in its trailers too, is what breakers and
+    /// It calls each endpoint over HTTP/2, with TLS if that is set. The status of a call, in its trailers too, is what breakers and
     /// balancer judge an endpoint by; its deadline goes along as `grpc-timeout`. A call is a POST, so it is sent again only
     /// if it was surely not sent before, or the request is [marked](crate::http::Idempotent) idempotent.
     ///

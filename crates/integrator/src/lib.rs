@@ -46,6 +46,7 @@ mod policy;
 mod profile;
 mod reload;
 mod remember;
+mod secure;
 mod server;
 mod service;
 mod settings;
@@ -59,6 +60,8 @@ mod tasks;
 
 pub use tower_mesh_core::{Endpoint, Instance, MemoryRegistry, ServiceName};
 pub use tower_mesh_http::Body;
+#[cfg(feature = "tls")]
+pub use tower_mesh_http::Tls;
 
 pub use self::{
     builder::MeshBuilder,

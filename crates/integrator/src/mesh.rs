@@ -27,6 +27,7 @@ use crate::{
     lifecycle::{self, Lifecycle, Stage},
     reload::Reloads,
     remember::Remember,
+    secure::Secure,
     server::Serving,
     service::{MeshLayer, MeshService, State},
     settings::{Coded, Settings},
@@ -74,6 +75,7 @@ pub(crate) struct Core {
     pub(crate) components: Components,
     pub(crate) discovery_health: OnceLock<Component>,
     pub(crate) connect: HttpEndpoints,
+    pub(crate) secure: Secure,
     /// What it was started with; only its policies and operations may change.
     pub(crate) configured: Config,
     pub(crate) zone: Option<String>,
@@ -151,9 +153,16 @@ impl Mesh {
     ///
     /// # Errors
     ///
-    /// As [`service`](Self::service).
+    /// As [`service`](Self::service), and if the service is called over TLS: what a client of your own connects to is an
+    /// address, which nobody can prove.
     pub fn layer(&self, service: &str) -> Result<MeshLayer, Error> {
-        Ok(MeshLayer::new(self.state(service)?))
+        let state = self.state(service)?;
+        if self.core.secure.is_secure(state.name()) {
+            let what = "it is called over TLS, for which the mesh has to connect: use `Mesh::service`, or \
+                        `tls.enabled = false` for this service";
+            return Err(Error::new(state.name(), what.into()));
+        }
+        Ok(MeshLayer::new(state))
     }
 
     pub(crate) fn state(&self, service: &str) -> Result<Arc<State>, Error> {
@@ -296,7 +305,8 @@ impl Services {
                 .with_context(format!("{MOST_SERVICES} services are in use at once"));
             return Err(Error::refused(name, full));
         }
-        let state = Arc::new(State::new(name, core));
+        let state = State::new(name, core).map_err(|error| Error::new(name, error))?;
+        let state = Arc::new(state);
         services.insert(name.clone(), Arc::clone(&state));
         Ok(state)
     }

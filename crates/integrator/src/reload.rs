@@ -31,8 +31,8 @@ impl Mesh {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if it is invalid, or would change what takes a new start: name and zone of the process, and
-    /// `[discovery]`. The settings in force stay, and the [status](Self::status) tells of it.
+    /// [`ConfigError`] if it is invalid, or would change what takes a new start: name and zone of the process, what is said
+    /// of TLS, and `[discovery]`. The settings in force stay, and the [status](Self::status) tells of it.
     pub fn reload(&self, config: &Config) -> Result<Changes, ConfigError> {
         reload(&self.core, &self.services, config)
     }
@@ -58,8 +58,13 @@ impl Core {
         if config.discovery != self.configured.discovery {
             return restart("discovery");
         }
+        if !config.tls().eq(self.configured.tls()) {
+            return restart("tls");
+        }
         let revision = self.settings.load().revision + 1;
-        self.coded.with(config, revision)
+        let next = self.coded.with(config, revision)?;
+        self.secure.check(&next)?;
+        Ok(next)
     }
 }
 

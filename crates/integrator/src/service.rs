@@ -12,7 +12,7 @@ use http::{Method, Request, Uri, uri::PathAndQuery};
 use tower_layer::Layer;
 use tower_mesh_core::{BoxError, Endpoint, Endpoints, NewService, ServiceName};
 use tower_mesh_health::ServiceHealth;
-use tower_mesh_http::{Addressed, AddressedShared, Body, HttpClient};
+use tower_mesh_http::{Addressed, AddressedShared, Body, HttpClient, HttpEndpoints};
 use tower_mesh_limit::BulkheadHandle;
 use tower_service::Service;
 
@@ -32,6 +32,7 @@ use crate::{
 pub(crate) struct State {
     scope: Arc<Scope>,
     endpoints: Endpoints,
+    connect: HttpEndpoints,
     /// As the settings in force say.
     layers: ArcSwap<Layers>,
     /// Of its endpoints, if the settings in force say so.
@@ -47,7 +48,8 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(name: &ServiceName, core: &Arc<Core>) -> Self {
+    pub(crate) fn new(name: &ServiceName, core: &Arc<Core>) -> Result<Self, BoxError> {
+        let connect = core.secure.connect(&core.connect, name)?;
         let endpoints = core.discovery.endpoints(name);
         let scope = Arc::new(Scope {
             service: name.clone(),
@@ -61,8 +63,9 @@ impl State {
             core.settings.load().policy(name),
             lock(&core.recall).remove(name.as_str()).unwrap_or_default(),
         );
-        Self {
+        Ok(Self {
             checks: Mutex::new(Checks::start(&layers.policy.health, &endpoints, core)),
+            connect,
             scope,
             endpoints,
             layers: ArcSwap::from_pointee(layers),
@@ -71,7 +74,7 @@ impl State {
             client: OnceLock::new(),
             #[cfg(feature = "grpc")]
             grpc: OnceLock::new(),
-        }
+        })
     }
 
     pub(crate) fn name(&self) -> &ServiceName {
@@ -138,7 +141,7 @@ impl State {
     pub(crate) fn client(self: &Arc<Self>) -> MeshService {
         let stacks = self
             .client
-            .get_or_init(|| self.stacks(self.scope.core.connect.clone()));
+            .get_or_init(|| self.stacks(self.connect.clone()));
         MeshService::new(self, Arc::clone(stacks))
     }
 
@@ -146,7 +149,7 @@ impl State {
     #[cfg(feature = "grpc")]
     pub(crate) fn grpc(self: &Arc<Self>) -> MeshService {
         let stacks = self.grpc.get_or_init(|| {
-            let connect = self.scope.core.connect.clone();
+            let connect = self.connect.clone();
             self.stacks(connect.protocol(tower_mesh_http::Protocol::Http2))
         });
         MeshService::new(self, Arc::clone(stacks))

@@ -13,7 +13,11 @@ use tower_mesh_core::{
 };
 use tower_mesh_http::{Body, HttpClassify, HttpEndpoints, Protocol, Tls, TlsError, TransportError};
 
-use support::{Authority, Server, endpoints};
+use support::{Authority, Server};
+
+fn endpoints() -> HttpEndpoints {
+    HttpEndpoints::new(|task| drop(tokio::spawn(task)))
+}
 
 fn post() -> Request<Body> {
     Request::post("/").body("payload".into()).unwrap()

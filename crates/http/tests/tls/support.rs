@@ -9,6 +9,7 @@ use std::{
 };
 
 use http::{Request, Response, header::HOST};
+use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -24,7 +25,6 @@ use rustls::{
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_rustls::TlsAcceptor;
 use tower_mesh_core::Endpoint;
-use tower_mesh_http::{Body, HttpEndpoints};
 
 /// A certificate authority.
 pub(crate) struct Authority {
@@ -172,16 +172,12 @@ fn answer(
     request: Request<Incoming>,
     sni: Option<&str>,
     requests: &AtomicU64,
-) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
+) -> impl Future<Output = Result<Response<Full<bytes::Bytes>>, Infallible>> + use<> {
     requests.fetch_add(1, Ordering::SeqCst);
     let host = match request.headers().get(HOST) {
         Some(host) => host.to_str().unwrap().to_owned(),
         None => request.uri().authority().unwrap().to_string(),
     };
     let text = format!("sni {}, host {host}", sni.unwrap_or("none"));
-    std::future::ready(Ok(Response::new(Body::from(text))))
-}
-
-pub(crate) fn endpoints() -> HttpEndpoints {
-    HttpEndpoints::new(|task| drop(tokio::spawn(task)))
+    std::future::ready(Ok(Response::new(Full::from(text))))
 }

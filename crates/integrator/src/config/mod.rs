@@ -79,6 +79,25 @@
 //!
 //! The token itself cannot stand in a configuration, and is never printed. Relative paths begin where the process runs.
 //!
+//! # TLS
+//!
+//! With a section `tls` (and the feature of that name) the endpoints of a service are called over TLS and nothing else, by
+//! HTTP/2 or HTTP/1.1 as they prefer. An endpoint has to prove the name of its service, or `name`, never its address. The files are read
+//! once: a certificate that is replaced takes a new start. Active checks speak plain text, so they can be `tcp` only.
+//!
+//! ```toml
+//! [defaults.tls]                    # for every service
+//! ca = "ca.pem"                     # who is trusted; else whom the system trusts
+//! certificate = "storefront.pem"    # shown to servers that ask, with its key
+//! key = "storefront.key"
+//!
+//! [services.orders.tls]
+//! name = "orders.internal"          # what its endpoints prove; else "orders"
+//!
+//! [services.legacy.tls]
+//! enabled = false                   # plain text, though the defaults say otherwise
+//! ```
+//!
 //! # What is remembered
 //!
 //! With `discovery.remember` a mesh writes the endpoints of the services in use, with all that the registry says of them, and
@@ -90,6 +109,7 @@
 
 mod discovery;
 mod error;
+mod tls;
 pub(crate) mod value;
 
 use std::{
@@ -106,6 +126,7 @@ use tower_mesh_core::{Ratio, ServiceName};
 
 pub(crate) use self::discovery::{ConsulConfig, DiscoveryConfig, DiscoveryKind, FileConfig};
 pub use self::error::ConfigError;
+pub(crate) use self::tls::TlsConfig;
 use crate::{
     policy::{Check, Policy},
     profile::Profile,
@@ -143,6 +164,7 @@ pub(crate) struct ServiceConfig {
     slow_start: Option<Duration>,
     hedge: HedgeConfig,
     limit: LimitConfig,
+    pub(crate) tls: Option<TlsConfig>,
     pub(crate) operations: BTreeMap<String, Operation>,
 }
 
@@ -317,6 +339,7 @@ impl Config {
             ));
         }
         self.discovery.validate()?;
+        self.validate_tls()?;
         let defaults = self.defaults.over(&Policy::default());
         self.defaults
             .validate(&defaults)

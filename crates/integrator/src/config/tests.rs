@@ -30,7 +30,7 @@ fn an_unknown_key_is_refused_with_the_nearest_valid_one_and_its_line() {
     assert_eq!(
         refused("service = \"shop\"\n\n[defaults]\ntimout = \"2s\"\n"),
         "configuration, line 4, `defaults.timout`: `timout` does not exist, did you mean `timeout`? \
-         (there are profile, timeout, balance, panic, retry, breaker, ejection, health, slow_start, hedge, limit, operations)"
+         (there are profile, timeout, balance, panic, retry, breaker, ejection, health, slow_start, hedge, limit, tls, operations)"
     );
     assert!(refused("[discovery]\nkind = \"statik\"").contains("did you mean `static`?"));
 }
@@ -161,7 +161,7 @@ fn a_profile_is_where_a_service_begins_and_what_is_said_beside_it_goes_before() 
 fn every_example_of_the_documentation_is_valid() {
     let docs = include_str!("mod.rs");
     let examples: Vec<_> = docs.split("//! ```toml\n").skip(1).collect();
-    assert_eq!(examples.len(), 2);
+    assert_eq!(examples.len(), 3);
     for example in examples {
         let lines = example.lines().take_while(|line| *line != "//! ```");
         let text: String = lines

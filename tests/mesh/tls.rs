@@ -1,0 +1,164 @@
+//! Services that are called over TLS, by what a configuration says.
+
+use http_body_util::BodyExt;
+use tower_mesh::{Config, Endpoint, Mesh, StartError};
+
+use crate::{
+    support::dead_endpoint,
+    tls_servers::{Authority, Server},
+};
+
+/// A directory with the files of an authority, and a configuration that names them.
+struct Files {
+    directory: tempfile::TempDir,
+    ca: Authority,
+}
+
+impl Files {
+    fn new() -> Self {
+        let (directory, ca) = (tempfile::tempdir().unwrap(), Authority::new());
+        let (chain, key) = ca.client("storefront");
+        for (name, text) in [("ca.pem", ca.pem()), ("chain.pem", chain), ("key.pem", key)] {
+            std::fs::write(directory.path().join(name), text).unwrap();
+        }
+        Self { directory, ca }
+    }
+
+    fn config(&self, endpoints: &[&Endpoint], more: &str) -> String {
+        let addresses = endpoints.iter().map(|endpoint| endpoint.address());
+        let addresses: Vec<_> = addresses
+            .map(|address| format!("{{ address = \"{address}\" }}"))
+            .collect();
+        format!(
+            "service = \"shop\"\n[discovery]\nkind = \"static\"\n[discovery.endpoints]\norders = [{}]\n{}",
+            addresses.join(", "),
+            more.replace("DIR", &self.directory.path().display().to_string())
+        )
+    }
+
+    async fn start(&self, endpoints: &[&Endpoint], more: &str) -> Mesh {
+        let config = Config::parse(&self.config(endpoints, more)).unwrap();
+        let mesh = Mesh::builder("shop").config(config);
+        mesh.start().await.unwrap()
+    }
+
+    /// What a file says that cannot be put in force.
+    async fn refused(&self, more: &str) -> String {
+        let file = self.directory.path().join("mesh.toml");
+        std::fs::write(&file, self.config(&[], more)).unwrap();
+        let error: StartError = Mesh::from_file(&file).start().await.unwrap_err();
+        std::error::Error::source(&error).unwrap().to_string()
+    }
+}
+
+const CA: &str = "[defaults.tls]\nca = \"DIR/ca.pem\"\n";
+
+#[tokio::test]
+async fn a_section_of_the_configuration_is_all_it_takes_and_no_certificate_of_another_service_will_do()
+ {
+    let files = Files::new();
+    let good = Server::start(files.ca.server("orders")).await;
+    let users = Server::start(files.ca.server("users")).await;
+    for other in [users, Server::plain().await] {
+        let mesh = files.start(&[&good.endpoint, &other.endpoint], CA).await;
+        let orders = mesh.service("orders").unwrap();
+        for _ in 0..20 {
+            let answer = orders.get("/").await.unwrap();
+            let told = answer.into_body().collect().await.unwrap().to_bytes();
+            assert!(told.starts_with(b"sni orders, host orders:"), "{told:?}");
+        }
+        assert_eq!(other.requests(), 0);
+        let status = mesh.status();
+        assert!(status.services[0].retries.made > 0, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn who_has_no_endpoint_that_proves_its_name_is_told_why() {
+    let files = Files::new();
+    let users = Server::start(files.ca.server("users")).await;
+    let mesh = files.start(&[&users.endpoint], CA).await;
+    let error = mesh.service("orders").unwrap().get("/").await.unwrap_err();
+    let mut chain = String::new();
+    let mut next: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(error) = next {
+        chain += &format!("{error}\n");
+        next = error.source();
+    }
+    assert!(chain.contains("not valid for name \"orders\""), "{chain}");
+    assert!(!error.maybe_sent(), "{chain}");
+}
+
+#[tokio::test]
+async fn a_service_may_prove_another_name_be_shown_a_certificate_or_be_left_in_plain() {
+    let files = Files::new();
+    let asking = Server::start(files.ca.server_asking("orders.internal")).await;
+    let more = format!(
+        "{CA}certificate = \"DIR/chain.pem\"\nkey = \"DIR/key.pem\"\n\
+         [services.orders.tls]\nname = \"orders.internal\"\n"
+    );
+    let mesh = files.start(&[&asking.endpoint], &more).await;
+    mesh.service("orders").unwrap().get("/").await.unwrap();
+
+    let plain = Server::plain().await;
+    let more = format!("{CA}[services.orders.tls]\nenabled = false\n");
+    let mesh = files.start(&[&plain.endpoint], &more).await;
+    mesh.service("orders").unwrap().get("/").await.unwrap();
+    assert_eq!(plain.requests(), 1);
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_before_anything_starts_with_key_and_line() {
+    let files = Files::new();
+    for (more, says) in [
+        (
+            "[defaults.tls]\nca = \"DIR/none.pem\"",
+            "line 7, `defaults.tls.ca`: cannot read",
+        ),
+        (
+            "[defaults.tls]\nca = \"DIR/key.pem\"",
+            "line 7, `defaults.tls.ca`: there is no certificate",
+        ),
+        (
+            "[defaults.tls]\nname = \"x\"",
+            "line 7, `defaults.tls.name`: services have a name each",
+        ),
+        (
+            "[services.orders.tls]\nca = \"DIR/ca.pem\"\ncertificate = \"DIR/chain.pem\"",
+            "`services.orders.tls.key`: the certificate's key is missing",
+        ),
+        (
+            "[services.orders.tls]\nca = \"DIR/ca.pem\"\n[services.orders.health]\ncheck = \"http\"\npath = \"/\"",
+            "line 9, `services.orders.health.check`: checks speak plain text",
+        ),
+        (
+            "[services.orders.tls]\ninsecure = true",
+            "`insecure` does not exist",
+        ),
+    ] {
+        let refused = files.refused(more).await;
+        assert!(refused.contains(says), "{refused}");
+        assert!(!refused.contains("PRIVATE"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_mesh_that_runs_does_not_go_back_to_plain_text_and_nor_does_a_client_of_ones_own() {
+    let files = Files::new();
+    let dead = dead_endpoint().await;
+    let mesh = files.start(&[&dead], CA).await;
+    let other = Config::parse(&files.config(&[&dead], "")).unwrap();
+    let error = mesh.reload(&other).unwrap_err();
+    assert_eq!(error.key(), "tls");
+    assert!(error.to_string().contains("start a new one"), "{error}");
+    let error = mesh.layer("orders").unwrap_err();
+    assert!(error.to_string().contains("enabled = false"), "{error}");
+}
+
+#[tokio::test]
+async fn a_service_whose_name_nobody_can_prove_is_no_service_to_call() {
+    let files = Files::new();
+    let mesh = files.start(&[], CA).await;
+    let error = mesh.service("10.0.0.7").unwrap_err();
+    assert!(error.to_string().contains("a name of DNS"), "{error}");
+}
