@@ -264,6 +264,14 @@ fn check_size(key: &Key, value: &Bytes) -> Result<(), KeyValueError> {
     }
 }
 
+/// Reads `body` as each of the answers that there are.
+#[cfg(feature = "testing")]
+pub(crate) fn read(body: &[u8]) {
+    let pairs = crate::request::parse::<Vec<Pair>>(body).into_iter();
+    pairs.flatten().for_each(|pair| drop(pair.named()));
+    txn::read(body);
+}
+
 /// Consul's error as the store's.
 fn failed(error: ConsulError) -> KeyValueError {
     let kind = match error.kind() {

@@ -84,6 +84,9 @@ mod places;
 mod register;
 mod request;
 mod resolve;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing;
 #[cfg(feature = "tls")]
 mod tls;
 mod token;

@@ -148,7 +148,7 @@ impl Answer {
     }
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ConsulError> {
+pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ConsulError> {
     serde_json::from_slice(body)
         .map_err(|error| ConsulError::malformed("the answer is not Consul's JSON").caused_by(error))
 }

@@ -4,7 +4,7 @@ mod files;
 mod follow;
 mod settle;
 mod stamp;
-mod text;
+pub(crate) mod text;
 
 use std::{
     fmt,

@@ -85,6 +85,9 @@ mod shared;
 mod source;
 mod status;
 mod table;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing;
 mod watch;
 
 pub use tower_mesh_core::MemoryRegistry;

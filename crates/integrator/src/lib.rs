@@ -57,6 +57,9 @@ mod stack;
 mod stacks;
 pub mod status;
 mod tasks;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod testing;
 
 pub use tower_mesh_core::{Endpoint, Instance, MemoryRegistry, ServiceName};
 pub use tower_mesh_http::Body;

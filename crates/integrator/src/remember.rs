@@ -2,7 +2,7 @@
 
 mod disk;
 mod source;
-mod text;
+pub(crate) mod text;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -17,6 +17,7 @@ Commands:
   bench    Measures what a call costs, beside the peers, and checks the bars
   servers  Fetches the servers that tests run against
   sim      Simulates overload and outages
+  fuzz     Feeds all that reads what comes from outside with inputs that nobody thought of
 
 `cargo xtask <COMMAND> --help` says more about a command.
 ";
@@ -85,9 +86,30 @@ Options:
 Exit code: 0 all are there, 1 one is not to be had, 2 the command line makes no sense.
 ";
 
-const COMMANDS: &[&str] = &["test", "bench", "servers", "sim"];
+const FUZZ_HELP: &str = "\
+Feeds all that reads what comes from outside with inputs that nobody thought of, by libFuzzer.
+
+Usage: cargo xtask fuzz [OPTIONS] [TARGET]...
+
+Each run begins with the inputs in crates/fuzz/corpus, which the tests replay, and those that earlier runs
+have found, below target/fuzz. An input that makes a target fail is left in crates/fuzz/artifacts; when it is
+mended it belongs into the corpus. cargo-fuzz is built below the target directory where it is not
+installed; a C++ compiler has to be there, a nightly one of Rust does not.
+
+Arguments:
+  [TARGET]...  Only these of the targets in crates/fuzz/fuzz_targets
+
+Options:
+      --seconds <N>  For how long each runs; 60 unless said
+  -h, --help         Print this text
+
+Exit code: 0 all is well, 1 a target failed, or cannot be built, 2 the command line makes no sense.
+";
+
+const COMMANDS: &[&str] = &["test", "bench", "servers", "sim", "fuzz"];
 const FLAGS: &[&str] = &["--help"];
 const TEST_FLAGS: &[&str] = &["--require-servers", "--help"];
+const FUZZ_FLAGS: &[&str] = &["--seconds", "--help"];
 const BENCH_FLAGS: &[&str] = &["--json", "--check", "--balance", "--help"];
 
 /// One understood command line.
@@ -99,12 +121,20 @@ pub(crate) enum Invocation {
     Servers,
     /// The simulation of overload and outages, which has a command line of its own.
     Sim(Vec<OsString>),
+    Fuzz(FuzzOptions),
 }
 
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct TestOptions {
     pub(crate) filter: Option<String>,
     pub(crate) require_servers: bool,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct FuzzOptions {
+    /// All if none is named.
+    pub(crate) targets: Vec<String>,
+    pub(crate) seconds: u32,
 }
 
 /// A command line that makes no sense, and what may have been meant.
@@ -121,6 +151,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocati
             "bench" => parse_bench(parser),
             "servers" => parse_servers(parser),
             "sim" => Ok(Invocation::Sim(parser.raw_args()?.collect())),
+            "fuzz" => parse_fuzz(parser),
             unknown => Err(UsageError::unknown("command", unknown, COMMANDS)),
         },
         Some(flag) => Err(UsageError::unknown("flag", &spelled(&flag), FLAGS)),
@@ -176,6 +207,23 @@ fn parse_servers(mut parser: Parser) -> Result<Invocation, UsageError> {
         Some(Arg::Short('h') | Arg::Long("help")) => Ok(Invocation::Help(SERVERS_HELP)),
         Some(arg) => Err(UsageError::unknown("flag", &spelled(&arg), FLAGS)),
     }
+}
+
+fn parse_fuzz(mut parser: Parser) -> Result<Invocation, UsageError> {
+    let (mut targets, mut seconds) = (Vec::new(), 60);
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Invocation::Help(FUZZ_HELP)),
+            Arg::Long("seconds") => seconds = parser.value()?.parse()?,
+            Arg::Value(value) => targets.push(value.string()?),
+            flag => return Err(UsageError::unknown("flag", &spelled(&flag), FUZZ_FLAGS)),
+        }
+    }
+    if seconds == 0 {
+        // libFuzzer's word for "for ever".
+        return Err(UsageError("--seconds 0 is no time".to_owned()));
+    }
+    Ok(Invocation::Fuzz(FuzzOptions { targets, seconds }))
 }
 
 fn set_filter(options: &mut TestOptions, filter: String) -> Result<(), UsageError> {
@@ -294,6 +342,23 @@ mod tests {
         let args = ["--seeds", "7", "--help"].map(OsString::from).to_vec();
         assert_eq!(parse("sim --seeds 7 --help"), Ok(Invocation::Sim(args)));
         assert_eq!(parse("sim"), Ok(Invocation::Sim(Vec::new())));
+    }
+
+    #[test]
+    fn fuzz_takes_targets_and_a_time() {
+        let fuzz = |targets: &[&str], seconds| {
+            let targets = targets.iter().map(|&target| target.to_owned()).collect();
+            Ok(Invocation::Fuzz(FuzzOptions { targets, seconds }))
+        };
+        assert_eq!(parse("fuzz"), fuzz(&[], 60));
+        assert_eq!(
+            parse("fuzz load --seconds 5 name"),
+            fuzz(&["load", "name"], 5)
+        );
+        for wrong in ["fuzz --seconds 0", "fuzz --seconds x", "fuzz --second 1"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse("fuzz --help"), Ok(Invocation::Help(FUZZ_HELP)));
     }
 
     #[test]

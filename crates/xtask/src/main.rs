@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod deny;
 mod examples;
+mod fuzz;
 mod loom;
 mod process;
 mod quickstart;
@@ -13,6 +14,7 @@ mod sim;
 mod stages;
 mod summary;
 mod test;
+mod tools;
 mod workspace;
 
 use std::env;
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Test(options)) => test::run(&options),
         Ok(Invocation::Bench(options)) => bench::run(&options),
         Ok(Invocation::Servers) => servers::run(),
+        Ok(Invocation::Fuzz(options)) => fuzz::run(&options),
         Ok(Invocation::Sim(args)) => sim::run(&args),
         Err(error) => {
             eprintln!("error: {error}");

@@ -6,17 +6,17 @@ use serde::{Deserialize, Deserializer, de};
 use tower_mesh_core::{Endpoint, ServiceName, Weight};
 
 /// The endpoints of each service.
-pub(super) type Services = BTreeMap<ServiceName, Vec<Endpoint>>;
+pub(crate) type Services = BTreeMap<ServiceName, Vec<Endpoint>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(crate) enum Format {
     Toml,
     Json,
 }
 
 /// What is wrong with a text, and where.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mistake {
+pub(crate) struct Mistake {
     /// From 1; none if no line is to blame.
     line: Option<usize>,
     /// Such as `orders[1].weight`; empty if none is to blame.
@@ -28,7 +28,7 @@ pub(super) struct Mistake {
 const TEXT: usize = 200;
 
 /// Reads a whole file.
-pub(super) fn read(text: &str, format: Format) -> Result<Services, Mistake> {
+pub(crate) fn read(text: &str, format: Format) -> Result<Services, Mistake> {
     let described: BTreeMap<Name, Vec<Described>> = match format {
         Format::Toml => toml(text)?,
         Format::Json => json(text)?,

@@ -16,15 +16,15 @@ const VERSION: u32 = 1;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     pub(super) learned: Snapshot,
-    pub(super) services: BTreeMap<String, Known>,
+    pub(crate) services: BTreeMap<String, Known>,
 }
 
 /// The endpoints of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Known {
+pub(crate) struct Known {
     /// When the registry last stood by them, in milliseconds since 1970.
     pub(super) confirmed: u64,
     endpoints: Vec<Described>,
@@ -47,7 +47,7 @@ struct Described {
 
 /// Why a file is not read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unread {
+pub(crate) enum Unread {
     /// Somebody else's: it is left alone.
     Foreign,
     /// Ours, and useless: it may be written over.
@@ -62,7 +62,7 @@ impl Known {
         }
     }
 
-    pub(super) fn endpoints(&self) -> Vec<Endpoint> {
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
         self.endpoints.iter().map(Described::endpoint).collect()
     }
 }
@@ -99,18 +99,23 @@ impl Described {
     }
 }
 
-pub(super) fn write(memory: &Memory) -> Result<Vec<u8>, String> {
+pub(crate) fn write(memory: &Memory) -> Result<Vec<u8>, String> {
     let body = serde_json::to_vec(memory).map_err(|error| error.to_string())?;
     if body.len() > MOST {
         return Err(format!("there is more to remember than {MOST} bytes"));
     }
-    let (checksum, length) = (checksum(&body), body.len());
-    let mut text = format!("{MAGIC} {VERSION} {checksum:016x} {length}\n").into_bytes();
-    text.extend(body);
-    Ok(text)
+    Ok(framed(&body))
 }
 
-pub(super) fn read(text: &[u8]) -> Result<Memory, Unread> {
+/// `body` beneath the line that says what it is and whether it is whole.
+pub(crate) fn framed(body: &[u8]) -> Vec<u8> {
+    let (checksum, length) = (checksum(body), body.len());
+    let mut text = format!("{MAGIC} {VERSION} {checksum:016x} {length}\n").into_bytes();
+    text.extend(body);
+    text
+}
+
+pub(crate) fn read(text: &[u8]) -> Result<Memory, Unread> {
     let damaged = |what: &str| Err(Unread::Damaged(what.to_owned()));
     let magic = &MAGIC.as_bytes()[..MAGIC.len().min(text.len())];
     if !text.starts_with(magic) {
