@@ -27,6 +27,7 @@ mod registering;
 mod reload;
 mod remembering;
 mod restarts;
+mod rolling;
 mod support;
 mod tls;
 #[path = "../../crates/http/tests/tls/support.rs"]
