@@ -198,7 +198,10 @@ impl<K, C> BalanceLayer<K, C> {
             return levels.iter().any(|level| level.is_panicking(endpoints));
         }
         let table = &Table::new(&weights, member);
-        chance.panic.count(Field { endpoints, table }, clock.now())
+        chance
+            .panic
+            .count(Field { endpoints, table }, clock.now())
+            .is_on()
     }
 
     /// Sets what a response or an error says of its endpoint.

@@ -26,6 +26,8 @@
 //! breaker gets a probe before its time, at once if calls have opened it, after a failed one when it has been out for as
 //! long again or for the first open time of its breaker, and never more at once than the breaker has places. So a healthy
 //! fleet is back within a call, and a dead one gets a trickle; all other calls are refused at once, with the earliest time at which one will be let through.
+//! Once some take calls, at most one call in twenty is such a probe of those that have failed one: the others would have
+//! been answered.
 //! Endpoints that drain, or whose breaker is forced open, get none and are not counted.
 //!
 //! # Priorities and zones

@@ -282,7 +282,7 @@ impl<S: Clone, J> Pool<S, J> {
         avoid: &Avoid,
         attempt: &mut Option<Attempt>,
     ) -> Option<S> {
-        if whom.chance.panic.is_on(whom.field, now)
+        if whom.chance.panic.alarm(whom.field, now).is_on()
             && let Ok(admitted) = self.attempt_in_panic(snapshot, index, now)
         {
             *attempt = Some(admitted);
@@ -340,15 +340,21 @@ impl<S: Clone, J> Pool<S, J> {
             }
         }
         for (field, chance) in snapshot.fields(chance) {
-            let mut panic = None;
+            let mut alarm = None;
+            // In a panic: one that is as good as dead, if nobody else will have it.
+            let mut last = None;
             let first = chance.rng.below(endpoints.len());
             let all = (first..endpoints.len()).chain(0..first);
             for index in all.filter(|index| field.table.contains(*index)) {
                 let vitals = endpoints[index].vitals();
                 let mut admitted = vitals.attempt_at(now, clock, strategy.sampling());
-                if admitted.is_err() && *panic.get_or_insert_with(|| chance.panic.count(field, now))
-                {
-                    admitted = self.attempt_in_panic(&snapshot, index, now);
+                if admitted.is_err() {
+                    let alarm = *alarm.get_or_insert_with(|| chance.panic.count(field, now));
+                    if alarm.overrides(vitals.gate()) {
+                        admitted = self.attempt_in_panic(&snapshot, index, now);
+                    } else if alarm.is_on() {
+                        last = Some(index);
+                    }
                 }
                 let service = snapshot.service(index);
                 match (admitted, service) {
@@ -363,6 +369,13 @@ impl<S: Clone, J> Pool<S, J> {
                     // Who has no service has no place either.
                     (Ok(_), None) => {}
                 }
+            }
+            if let Some(index) = last
+                && let Ok(admitted) = self.attempt_in_panic(&snapshot, index, now)
+                && let Some(service) = snapshot.service(index)
+            {
+                *attempt = Some(admitted);
+                return Ok(service.clone());
             }
         }
         Err(NoEndpoint::new(

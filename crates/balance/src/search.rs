@@ -3,6 +3,7 @@
 use tower_mesh_core::{Gate, Load, Rng, Standing, Vitals, sync::Ordering};
 
 use crate::{
+    panic::Alarm,
     pick::{Avoid, Chance, Field},
     strategy::Moment,
 };
@@ -98,14 +99,14 @@ impl<'a> Search<'a> {
         let mut best = Best::default();
         let mut held_back = Best::default();
         let mut on_probation = None;
-        let mut panic = None;
+        let mut alarm = None;
         for nth in 0..WANTED + more {
             let place = drawn.get(nth).copied().unwrap_or_else(&mut draw);
             if seen.contains(&place) {
                 continue;
             }
             let seat = self.seat(place);
-            match self.look(seat.vitals, &mut panic) {
+            match self.look(seat.vitals, &mut alarm) {
                 Look::Open(part) => {
                     let cost = seat.cost(part, cost, &self.at);
                     if part >= 1.0 || self.chance.rng.unit() < f64::from(part) {
@@ -126,7 +127,7 @@ impl<'a> Search<'a> {
         }
         match best.or_much_cheaper(held_back).index() {
             None if all || (self.probe && on_probation.is_some()) => on_probation,
-            None => self.scan(WANTED, panic, cost),
+            None => self.scan(WANTED, alarm, cost),
             picked => picked,
         }
     }
@@ -135,7 +136,7 @@ impl<'a> Search<'a> {
     fn scan(
         self,
         wanted: usize,
-        mut panic: Option<bool>,
+        mut alarm: Option<Alarm>,
         cost: impl Fn(&Load, f32, &Moment) -> f32 + Copy,
     ) -> Option<usize> {
         let places = self.field.table.len();
@@ -146,7 +147,7 @@ impl<'a> Search<'a> {
         for _ in 0..places {
             let seat = self.seat(place);
             place = (place + stride) % places;
-            match self.look(seat.vitals, &mut panic) {
+            match self.look(seat.vitals, &mut alarm) {
                 Look::Open(part) => {
                     best.compare(seat, seat.cost(part, cost, &self.at));
                 }
@@ -170,21 +171,26 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// What one look shows; `panic` is whether there is one, once that has been asked.
-    fn look(self, vitals: &Vitals, panic: &mut Option<bool>) -> Look {
+    /// What one look shows; `alarm` is whether there is a panic, once that has been asked.
+    fn look(self, vitals: &Vitals, alarm: &mut Option<Alarm>) -> Look {
         if self.avoid.contains(vitals.key()) {
             return Look::Out;
         }
         let now = self.at.now;
-        let is_panic = || self.chance.panic.is_on(self.field, now);
-        let standing = match vitals.gate().standing(|| now) {
-            Standing::Shut(_) if *panic.get_or_insert_with(is_panic) => {
-                vitals.gate().standing_in_panic(now)
+        let gate = vitals.gate();
+        let standing = match gate.standing(|| now) {
+            Standing::Shut(shut) => {
+                let Chance { panic, rng, .. } = self.chance;
+                let ask = || panic.alarm(self.field, now).for_a_call(rng);
+                match alarm.get_or_insert_with(ask).overrides(gate) {
+                    true => gate.standing_in_panic(now),
+                    false => Standing::Shut(shut),
+                }
             }
             standing => standing,
         };
         match standing {
-            Standing::Open => Look::Open(self.part(vitals.gate())),
+            Standing::Open => Look::Open(self.part(gate)),
             Standing::Limited => Look::OnProbation,
             Standing::Shut(_) => Look::Out,
         }

@@ -213,6 +213,10 @@ impl Judge for BreakerJudge {
         self.circuit.standing_in_panic(now)
     }
 
+    fn is_confirmed(&self) -> bool {
+        self.circuit.phase().is_confirmed()
+    }
+
     // Who is refused here has been refused, and counted, by `admit`.
     fn admit_in_panic(&self, now: Instant) -> Result<Ticket, Shut> {
         let (admitted, change) = self.circuit.admit_in_panic(now);

@@ -142,6 +142,11 @@ impl Phase {
         }
     }
 
+    /// Whether a probe has opened it, not calls.
+    pub(crate) fn is_confirmed(self) -> bool {
+        self.state == State::Open && self.failed > 0
+    }
+
     /// Its time is up: half-open, with the first probe under way.
     pub(crate) fn probe(self) -> Self {
         Self {

@@ -192,6 +192,14 @@ pub trait Judge: Any + fmt::Debug + Send + Sync {
         self.standing(now)
     }
 
+    /// Whether a probe has failed since it shut, so that there is more to it than the calls that have shut it.
+    ///
+    /// As long as others of the service take calls, who is confirmed gets few probes out of turn: each is a call that one
+    /// of the others might have answered.
+    fn is_confirmed(&self) -> bool {
+        false
+    }
+
     /// Admits a call in a panic, when so many endpoints are out that it is more likely the judges who are wrong: only the
     /// breaker is asked then, and may hand out a place out of turn. It must be bounded, for the endpoint may be dead.
     ///

@@ -221,6 +221,70 @@ fn after_an_outage_of_all_none_is_out_for_longer_than_it_was_at_first() {
     assert!(guarded.are_all(State::Closed));
 }
 
+// scenario S9: a probe of the dead is a call that the living might have answered.
+#[test]
+fn while_one_of_ten_lives_the_dead_cost_few_calls_and_are_found_when_they_are_back() {
+    let guarded = Guarded::new(10, touchy());
+    guarded.open(guarded.ports());
+    guarded.all(Does::Fail);
+    let mut balance = guarded.fleet.balance();
+    let mut answered = |calls: usize| {
+        let calls = (0..calls).filter(|_| {
+            guarded.time.advance(50 * MS);
+            call(&mut balance).is_ok()
+        });
+        calls.count()
+    };
+    assert_eq!(answered(1_200), 0);
+    guarded.fleet.let_it(4, Does::Answer);
+    answered(40);
+    let answered_by_one = answered(1_200);
+    assert!(answered_by_one > 1_080, "{answered_by_one} of 1,200");
+
+    guarded.all(Does::Answer);
+    answered(600);
+    let back = guarded
+        .ports()
+        .filter(|port| guarded.state(*port) == State::Closed);
+    assert!(back.count() >= 5, "within half a minute");
+}
+
+#[test]
+fn while_some_take_calls_what_calls_alone_have_opened_is_probed_at_once() {
+    let guarded = Guarded::new(10, touchy());
+    guarded.open(1..=6);
+    let mut balance = guarded.fleet.balance();
+    for _ in 0..30 {
+        call(&mut balance).unwrap();
+    }
+    let back = (1..=6).filter(|port| guarded.state(*port) == State::Closed);
+    assert!(back.count() > 0);
+}
+
+#[test]
+fn a_call_that_those_who_are_in_refuse_may_still_be_a_probe_of_the_dead() {
+    let guarded = Guarded::new(3, touchy().ramp_up(60 * S));
+    guarded.open(1..=3);
+    guarded.all(Does::Fail);
+    let mut balance = guarded.fleet.balance();
+    (0..3).for_each(|_| drop(call(&mut balance).unwrap_err()));
+    guarded.fleet.let_it(1, Does::Answer);
+    while guarded.state(1) != State::Ramping {
+        guarded.time.advance(MS);
+        let _ = call(&mut balance);
+    }
+    // It takes a tenth of the calls.
+    let mut reached = 0;
+    for _ in 0..20 {
+        guarded.time.advance(S);
+        reached += usize::from(match call(&mut balance) {
+            Ok(_) => true,
+            Err(error) => AtEndpoint::of(&*error).is_some(),
+        });
+    }
+    assert_eq!(reached, 20);
+}
+
 /// The share of calls that succeed for a client that a stall makes fail `stalled` of each `every` milliseconds.
 fn succeeds(settings: fn(BalanceLayer) -> BalanceLayer, stalled: u32, every: u32) -> f64 {
     let five = std::num::NonZeroU32::new(5);

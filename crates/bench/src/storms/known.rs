@@ -41,7 +41,8 @@ const EXCEEDED: &[Exceeded] = &[
     of(Storm::Slow, Size::Full, "work for callers", 0.056),
     of(Storm::Slow, Size::Small, "work for callers", 0.12),
     of(Storm::Slow, Size::Small, "calls answered", 0.85),
-    // One probe that is answered closes a breaker, and nothing says that what is behind it can do less than before.
+    // The study's bar, of what all can do, is held; this is the stricter reading of it. It is 4.8 attempts for each of the
+    // 500 clients, and to find within two seconds the only one of ten that is back (S9) takes a client five.
     of(
         Storm::Herd,
         Size::Full,
@@ -68,14 +69,6 @@ const EXCEEDED: &[Exceeded] = &[
         Size::Small,
         "the others' p99 to what it was",
         1.6,
-    ),
-    // Each client probes each of the nine that are dead once a second, with calls: at 20 calls a second that is a lot.
-    of(Storm::Total, Size::Full, "calls that the one answers", 0.8),
-    of(
-        Storm::Total,
-        Size::Small,
-        "calls that the one answers",
-        0.78,
     ),
     // Beside "no endpoint", "overloaded" where servers say that they are.
     of(Storm::Total, Size::Small, "kinds of refusal", 2.0),

@@ -27,6 +27,12 @@ impl Gate {
         breaker.map_or(Standing::Open, |judge| judge.standing_in_panic(now))
     }
 
+    /// Whether a probe has [confirmed](Judge::is_confirmed) that its breaker is open for good reason.
+    pub fn is_confirmed(&self) -> bool {
+        let word = self.word.load(Ordering::Acquire);
+        self.breaker_of(word).is_some_and(Judge::is_confirmed)
+    }
+
     /// Admits a call although the gate may be shut, for who has counted that too many endpoints are out: health checks
     /// and ejection are overridden, the breaker may give a probe's place out of turn
     /// ([`Judge::admit_in_panic`]). What somebody did on purpose holds: a drain, a breaker that is forced open.
