@@ -23,6 +23,7 @@ mod grpc;
 mod health;
 mod hostile;
 mod lifecycle;
+mod pairs;
 mod registering;
 mod reload;
 mod remembering;
