@@ -55,6 +55,35 @@ async fn what_one_mesh_registers_with_an_agent_another_finds_and_calls() {
     assert!(!knows(&agent).await);
 }
 
+/// DNS has no fields for what only a mesh needs, but whom to call it says; and what it does not know, the next source may.
+#[tokio::test]
+#[ignore = "needs Consul: `cargo xtask servers`"]
+async fn what_is_registered_with_an_agent_is_found_in_its_dns_too() {
+    let agent = Agent::start().await;
+    let (server, legacy) = (
+        Server::answering(200, "orders").await,
+        Server::answering(200, "legacy").await,
+    );
+    let there = mesh(&agent).await;
+    let instance = Instance::new(name("orders"), server.endpoint());
+    there.register(instance).await.unwrap();
+    let (dns, address) = (agent.dns(), legacy.endpoint().address());
+    let config = format!(
+        "service = \"shop\"\n[discovery]\nkind = [\"dns\", \"static\"]\n[discovery.dns]\nservers = \"127.0.0.1:{dns}\"\n\
+         name = \"{{service}}.service.consul\"\n[discovery.endpoints]\nlegacy = [{{ address = \"{address}\" }}]"
+    );
+    let here = Mesh::builder("").config(Config::parse(&config).unwrap());
+    let here = here.start().await.unwrap();
+    for (service, server) in [("orders", &server), ("legacy", &legacy)] {
+        let service = here.service(service).unwrap();
+        assert_eq!(service.get("/").await.unwrap().status(), 200);
+        assert_eq!(server.hits(), 1);
+    }
+    here.shutdown(Duration::from_secs(5)).await.unwrap();
+    assert_eq!(here.tasks(), 0);
+    there.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
 #[tokio::test]
 #[ignore = "needs Consul: `cargo xtask servers`"]
 async fn a_mesh_that_shuts_down_is_taken_out_of_consul_before_its_calls_have_ended() {

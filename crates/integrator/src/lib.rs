@@ -22,6 +22,8 @@ pub use tower_mesh_breaker as breaker;
 pub use tower_mesh_consul as consul;
 pub use tower_mesh_core as core;
 pub use tower_mesh_discovery as discovery;
+#[cfg(feature = "dns")]
+pub use tower_mesh_dns as dns;
 pub use tower_mesh_health as health;
 pub use tower_mesh_http as http;
 pub use tower_mesh_limit as limit;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tower_mesh_core::{Clock, MemoryRegistry, Register, Resolve, Rng};
 use tower_mesh_discovery::{Preferred, Static};
 
-use crate::config::{ConfigError, ConsulConfig, DiscoveryConfig, DiscoveryKind, FileConfig};
+use crate::config::{
+    ConfigError, ConsulConfig, DiscoveryConfig, DiscoveryKind, DnsConfig, FileConfig,
+};
 
 /// Where services are found, and where instances are announced.
 pub(crate) struct Sources {
@@ -37,6 +39,7 @@ impl Sources {
                     registry = both.registry;
                     both.source
                 }
+                DiscoveryKind::Dns => dns(config.dns.as_ref(), clock, rng)?,
             });
         }
         Ok(Self {
@@ -83,6 +86,22 @@ fn file(_: Option<&FileConfig>, _: &Clock) -> Result<Arc<dyn Resolve>, ConfigErr
         "discovery.kind",
         "\"file\" is not built in",
     ))
+}
+
+#[cfg(feature = "dns")]
+fn dns(
+    config: Option<&DnsConfig>,
+    clock: &Clock,
+    rng: &Rng,
+) -> Result<Arc<dyn Resolve>, ConfigError> {
+    let said = config.cloned().unwrap_or_default();
+    let dns = said.source()?;
+    Ok(Arc::new(dns.clock(clock.clone()).rng(rng.clone())))
+}
+
+#[cfg(not(feature = "dns"))]
+fn dns(_: Option<&DnsConfig>, _: &Clock, _: &Rng) -> Result<Arc<dyn Resolve>, ConfigError> {
+    Err(ConfigError::at("discovery.kind", "\"dns\" is not built in"))
 }
 
 #[cfg(feature = "consul")]

@@ -7,7 +7,7 @@ use std::{
 use serde::Deserialize;
 use tower_mesh_core::{Endpoint, ServiceName, Weight};
 
-use super::{ConfigError, value};
+use super::{ConfigError, DnsConfig, value};
 
 /// `[discovery]`
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -23,6 +23,7 @@ pub(crate) struct DiscoveryConfig {
     pub(crate) endpoints: BTreeMap<ServiceName, Vec<EndpointConfig>>,
     pub(crate) file: Option<FileConfig>,
     pub(crate) consul: Option<ConsulConfig>,
+    pub(crate) dns: Option<DnsConfig>,
     pub(crate) remember: Option<PathBuf>,
 }
 
@@ -34,6 +35,7 @@ pub(crate) enum DiscoveryKind {
     Static,
     File,
     Consul,
+    Dns,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -104,6 +106,7 @@ impl DiscoveryConfig {
             ),
             (DiscoveryKind::File, self.file.is_some(), "file"),
             (DiscoveryKind::Consul, self.consul.is_some(), "consul"),
+            (DiscoveryKind::Dns, self.dns.is_some(), "dns"),
         ];
         for (kind, is_said, key) in sections {
             if is_said && !self.has(kind) {
@@ -131,6 +134,14 @@ impl DiscoveryConfig {
             .is_some_and(|path| path.file_name().is_none())
         {
             return Err(ConfigError::at("discovery.remember", "it names no file"));
+        }
+        match &self.dns {
+            None if self.has(DiscoveryKind::Dns) => {
+                let what = "\"dns\" needs to know what to ask for: set `discovery.dns.name`";
+                return Err(ConfigError::at("discovery.kind", what));
+            }
+            Some(dns) => dns.validate()?,
+            None => {}
         }
         self.consul.as_ref().map_or(Ok(()), ConsulConfig::validate)
     }
@@ -163,6 +174,7 @@ impl DiscoveryKind {
             Self::Static => "static",
             Self::File => "file",
             Self::Consul => "consul",
+            Self::Dns => "dns",
         }
     }
 
@@ -171,6 +183,7 @@ impl DiscoveryKind {
             Self::Memory | Self::Static => true,
             Self::File => cfg!(feature = "file"),
             Self::Consul => cfg!(feature = "consul"),
+            Self::Dns => cfg!(feature = "dns"),
         }
     }
 }

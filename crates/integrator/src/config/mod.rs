@@ -48,6 +48,7 @@
 //! | `static` | `discovery.endpoints` | in memory | |
 //! | `file` | what the files at `discovery.file.path` say, and follows them | in memory | the feature `file` |
 //! | `consul` | what Consul's agent says | with the same agent | the feature `consul` |
+//! | `dns` | what SRV records, or addresses, say of `discovery.dns.name` | in memory | the feature `dns` |
 //!
 //! Where Consul is one of them, it is the registry of [`Mesh::register`](crate::Mesh::register). A section of a kind that is
 //! not used is an error, so that nobody waits for it to do something.
@@ -75,6 +76,29 @@
 //! max_stale = "1m"                  # how old the answer of a server without a leader may be
 //! max_held = 128                    # how many requests the agents hold at a time
 //! forget_after = "10m"              # when Consul forgets who has stopped; ten times the ttl, at least 1 min
+//! ```
+//!
+//! In the names of DNS records `{service}` stands for that of the service. A name without a port means SRV records, one with a
+//! port its addresses. See [`Dns`](https://docs.rs/tower-mesh-dns) for what they come to.
+//!
+//! ```toml
+//! [discovery]
+//! kind = ["dns", "static"]
+//!
+//! [discovery.dns]
+//! servers = "127.0.0.1:8600"        # or a list; else those of the system, such as /etc/resolv.conf
+//! name = "{service}.service.consul" # its SRV records; with `port = 8080` its addresses
+//! transport = "tcp"                 # or "udp": then TCP for what is truncated
+//! family = "v4-first"               # of a host's addresses; or "v4", "v6", "both"
+//! min_ttl = "5s"                    # how long an answer holds at least
+//! max_ttl = "60s"                   # and at most
+//! time_limit = "5s"                 # for a question
+//!
+//! [discovery.dns.services]          # in place of `name`
+//! billing = { name = "billing.example.com", port = 443 }
+//!
+//! [discovery.endpoints]
+//! legacy = [{ address = "10.0.0.5:80" }]
 //! ```
 //!
 //! The token itself cannot stand in a configuration, and is never printed. Relative paths begin where the process runs.
@@ -108,6 +132,7 @@
 //! status and replaced; one that is somebody else's is reported and left alone. Each process needs a file of its own.
 
 mod discovery;
+mod dns;
 mod error;
 mod tls;
 pub(crate) mod value;
@@ -124,9 +149,12 @@ use serde::Deserialize;
 use tower_mesh_balance::Strategy;
 use tower_mesh_core::{Ratio, ServiceName};
 
-pub(crate) use self::discovery::{ConsulConfig, DiscoveryConfig, DiscoveryKind, FileConfig};
 pub use self::error::ConfigError;
-pub(crate) use self::tls::TlsConfig;
+pub(crate) use self::{
+    discovery::{ConsulConfig, DiscoveryConfig, DiscoveryKind, FileConfig},
+    dns::DnsConfig,
+    tls::TlsConfig,
+};
 use crate::{
     policy::{Check, Policy},
     profile::Profile,

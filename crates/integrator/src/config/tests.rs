@@ -157,11 +157,11 @@ fn a_profile_is_where_a_service_begins_and_what_is_said_beside_it_goes_before() 
 }
 
 #[test]
-#[cfg(all(feature = "consul", feature = "file"))]
+#[cfg(all(feature = "consul", feature = "dns", feature = "file"))]
 fn every_example_of_the_documentation_is_valid() {
     let docs = include_str!("mod.rs");
     let examples: Vec<_> = docs.split("//! ```toml\n").skip(1).collect();
-    assert_eq!(examples.len(), 3);
+    assert_eq!(examples.len(), 4);
     for example in examples {
         let lines = example.lines().take_while(|line| *line != "//! ```");
         let text: String = lines
@@ -191,6 +191,10 @@ fn a_source_that_cannot_be_is_refused_by_key_and_line() {
         (
             "\nconsul.wait = \"1s\"",
             "line 3, `discovery.consul`: it is not used",
+        ),
+        (
+            "\ndns.name = \"{service}\"",
+            "line 3, `discovery.dns`: it is not used",
         ),
     ] {
         let error = refused(&format!("[discovery]\n{text}"));
@@ -223,7 +227,7 @@ fn what_a_file_or_consul_is_told_is_checked_before_anything_starts() {
             "line 3, `discovery.consul.address`: there has to be",
         ),
         (
-            "kind = \"consul\"\nconsul.address = \"https://a\"",
+            "kind = \"consul\"\nconsul.address = \"unix://a\"",
             "line 3, `discovery.consul.address`: ",
         ),
         (
@@ -246,6 +250,94 @@ fn what_a_file_or_consul_is_told_is_checked_before_anything_starts() {
         let error = refused(&format!("[discovery]\n{text}"));
         assert!(error.contains(says), "{text}: {error}");
     }
+}
+
+#[test]
+#[cfg(feature = "dns")]
+fn what_dns_is_told_is_checked_before_anything_starts() {
+    let by_name = "dns.name = \"{service}.example\"";
+    for (text, says) in [
+        (
+            "",
+            "line 2, `discovery.kind`: \"dns\" needs to know what to ask for",
+        ),
+        (
+            "dns.transport = \"tcp\"",
+            "line 3, `discovery.dns`: it does not say what to ask for",
+        ),
+        (
+            "dns.port = 80",
+            "line 3, `discovery.dns.port`: it is the port of a name",
+        ),
+        (
+            "dns.name = \"orders.example\"",
+            "line 3, `discovery.dns.name`: every service would be the same",
+        ),
+        (
+            "dns.name = \"{service}..example\"",
+            "line 3, `discovery.dns.name`: \"service..example\" is no name of DNS",
+        ),
+        (
+            "dns.name = \"{service}.{region}\"",
+            "has braces that are not those of",
+        ),
+        (
+            "dns.services.a.name = \"a b\"",
+            "line 3, `discovery.dns.services.a.name`: ",
+        ),
+        (
+            &format!("{by_name}\ndns.port = 0"),
+            "line 4, `discovery.dns.port`",
+        ),
+        (
+            &format!("{by_name}\ndns.servers = []"),
+            "line 4, `discovery.dns.servers`: there has to be a server",
+        ),
+        (
+            &format!("{by_name}\ndns.servers = [\"10.0.0.2\", \"ns.example\"]"),
+            "line 4, `discovery.dns.servers`: \"ns.example\" is no address",
+        ),
+        (
+            &format!("{by_name}\ndns.transport = \"tpc\""),
+            "did you mean `tcp`?",
+        ),
+        (
+            &format!("{by_name}\ndns.min_ttl = \"2m\"\ndns.max_ttl = \"1m\""),
+            "line 4, `discovery.dns.min_ttl`: it cannot be longer",
+        ),
+    ] {
+        let error = refused(&format!("[discovery]\nkind = \"dns\"\n{text}"));
+        assert!(error.contains(says), "{text}: {error}");
+    }
+}
+
+#[test]
+#[cfg(feature = "dns")]
+fn what_dns_is_told_is_what_it_does() {
+    let text = "[discovery]\nkind = \"dns\"\n[discovery.dns]\nservers = [\"10.0.0.2\", \"127.0.0.1:8600\"]\n\
+                name = \"{service}.service.consul\"\ntransport = \"udp\"\n[discovery.dns.services]\n\
+                billing = { name = \"billing.example\", port = 443 }";
+    let config = Config::parse(text).unwrap();
+    let dns = format!("{:?}", config.discovery.dns.unwrap().source().unwrap());
+    for word in [
+        "10.0.0.2:53",
+        "127.0.0.1:8600",
+        "SRV {service}.service.consul",
+        "Udp",
+        "\"billing\": A and AAAA billing.example, port 443",
+    ] {
+        assert!(dns.contains(word), "{word}: {dns}");
+    }
+}
+
+#[test]
+#[cfg(not(feature = "dns"))]
+fn dns_that_is_not_built_in_says_which_feature_to_switch_on() {
+    let error = refused("[discovery]\nkind = \"dns\"\ndns.name = \"{service}\"");
+    assert!(
+        error.contains("switch on the feature `dns` of tower-mesh"),
+        "{error}"
+    );
 }
 
 #[test]
