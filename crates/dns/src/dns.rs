@@ -157,8 +157,8 @@ impl Dns {
         self
     }
 
-    /// How long an answer holds at most, and how long at most to wait after an error; 60 s unless said otherwise, so that a
-    /// change is seen within a minute whatever a zone says.
+    /// How long an answer holds at most; 60 s unless said otherwise, so that a change is seen within a minute whatever a
+    /// zone says.
     #[must_use]
     pub fn max_ttl(mut self, ttl: Duration) -> Self {
         self.bounds.max = ttl.max(SHORTEST);

@@ -21,7 +21,7 @@
 //! The time to live is the shortest of all records that were used, at least [`min_ttl`](Dns::min_ttl) (5 s) and at most
 //! [`max_ttl`](Dns::max_ttl) (60 s); for an answer that nothing is there it is that of RFC 2308. In the last fifth of
 //! it, at a random moment, it asks again. An answer that changes nothing reaches nobody. After an error it waits for 250 ms,
-//! and twice as long after each further one.
+//! and twice as long after each further one, up to 10 s.
 //!
 //! # Over TCP
 //!

@@ -13,6 +13,8 @@ pub(crate) struct Bounds {
 
 /// Before anybody asks again after an error, at first.
 const FIRST: Duration = Duration::from_millis(250);
+/// And at last, as with Consul.
+const LONGEST: Duration = Duration::from_secs(10);
 /// Less would be a loop.
 pub(crate) const SHORTEST: Duration = Duration::from_millis(10);
 
@@ -30,11 +32,11 @@ impl Bounds {
         holds.mul_f64(1.0 - rng.unit() / 5.0)
     }
 
-    /// How long to wait after `errors` in a row: twice as long each time, half of it chance, and never longer than an
-    /// answer may hold.
+    /// How long to wait after `errors` in a row: twice as long each time up to [`LONGEST`], half of it chance, and never
+    /// longer than an answer may hold.
     pub(crate) fn retry(&self, errors: u32, rng: &Rng) -> Duration {
         let most = FIRST * (1 << errors.saturating_sub(1).min(10));
-        let most = most.min(self.max).max(SHORTEST);
+        let most = most.min(LONGEST).min(self.max).max(SHORTEST);
         most.mul_f64(0.5 + rng.unit() / 2.0)
     }
 }
@@ -87,6 +89,6 @@ mod tests {
         let wait = |errors| BOUNDS.retry(errors, &rng);
         assert!(wait(1) >= FIRST / 2 && wait(1) <= FIRST);
         assert!(wait(4) >= FIRST * 4 && wait(4) <= FIRST * 8);
-        assert!(wait(u32::MAX) >= BOUNDS.max / 2 && wait(u32::MAX) <= BOUNDS.max);
+        assert!(wait(u32::MAX) >= LONGEST / 2 && wait(u32::MAX) <= LONGEST);
     }
 }
