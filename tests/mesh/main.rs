@@ -11,6 +11,7 @@
 #[path = "../../crates/consul/tests/consul/agent.rs"]
 #[expect(dead_code, reason = "what only its own tests use")]
 mod agent;
+mod authority;
 mod by_hand;
 mod calls;
 mod checks;

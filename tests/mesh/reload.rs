@@ -28,7 +28,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    pub fn client(&self) -> impl Fn(&Endpoint) -> Client + Send + Sync + use<> {
+    pub fn client(&self) -> impl Fn(&Endpoint) -> Client + Clone + Send + Sync + use<> {
         let this = self.clone();
         move |_: &Endpoint| {
             this.made.fetch_add(1, Ordering::SeqCst);
@@ -50,6 +50,10 @@ impl Backend {
 
     pub fn fail(&self) {
         self.fails.store(true, Ordering::SeqCst);
+    }
+
+    pub fn hang(&self) {
+        self.hangs.store(true, Ordering::SeqCst);
     }
 
     pub fn serve(&self, mesh: &Mesh) -> MeshService<Client> {

@@ -65,12 +65,12 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct HttpEndpoints {
-    dial: Dial,
-    builder: legacy::Builder,
+    pub(crate) dial: Dial,
+    pub(crate) builder: legacy::Builder,
     executor: Executor,
     protocol: Protocol,
     idle: Duration,
-    body_idle: Duration,
+    pub(crate) body_idle: Duration,
     warm: bool,
 }
 

@@ -106,7 +106,7 @@ impl Inner {
         match connecting.await {
             Some(io) => Ok(Stream {
                 io: io?,
-                _place: place,
+                _place: Some(place),
             }),
             None => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
         }
@@ -155,6 +155,65 @@ impl Service<Uri> for Connector {
     }
 }
 
+/// Connects to whatever a URI names: for what is no service of the mesh.
+#[derive(Clone)]
+pub(crate) struct Outward {
+    pub(crate) tcp: HttpConnector,
+    pub(crate) timeout: Duration,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<crate::Tls>,
+}
+
+impl Outward {
+    async fn connect(mut self, to: Uri) -> Result<Stream, BoxError> {
+        let secure = to.scheme() == Some(&http::uri::Scheme::HTTPS);
+        #[cfg(feature = "tls")]
+        let identity = match (secure, &self.tls) {
+            (false, _) => None,
+            (true, Some(tls)) => Some(self.identity(tls, &to)?),
+            (true, None) => return Err("nobody was said to be trusted for https".into()),
+        };
+        #[cfg(not(feature = "tls"))]
+        if secure {
+            return Err("TLS is not built in: switch on the feature `tls`".into());
+        }
+        let tcp = self.tcp.call(to).await?.into_inner();
+        #[cfg(feature = "tls")]
+        if let Some(identity) = identity {
+            let tls = identity.connect(tcp).await?;
+            let (io, _place) = (Io::Tls(Box::new(tls)), None);
+            return Ok(Stream { io, _place });
+        }
+        let (io, _place) = (Io::Plain(tcp), None);
+        Ok(Stream { io, _place })
+    }
+
+    #[cfg(feature = "tls")]
+    fn identity(&self, tls: &crate::Tls, to: &Uri) -> Result<crate::tls::Identity, BoxError> {
+        let identity = crate::tls::Identity::new(tls, to.host().unwrap_or_default())?;
+        Ok(identity.speaking(crate::Protocol::Negotiated))
+    }
+}
+
+impl Service<Uri> for Outward {
+    type Response = Stream;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Stream, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move {
+            let limit = this.timeout;
+            let made = within(limit, this.connect(to)).await;
+            made.unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
+        })
+    }
+}
+
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connector")
@@ -163,10 +222,10 @@ impl fmt::Debug for Connector {
     }
 }
 
-/// A connection, which has one of the endpoint's places.
+/// A connection, which has one of the endpoint's places if it is to one.
 pub(crate) struct Stream {
     io: Io,
-    _place: OwnedSemaphorePermit,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 enum Io {

@@ -66,8 +66,11 @@ mod grpc;
 mod idle;
 mod layer;
 mod load;
+mod outside;
 mod probe;
 mod replay;
+#[cfg(feature = "reqwest")]
+mod reqwest;
 mod retry_after;
 #[cfg(test)]
 mod script;
@@ -91,10 +94,13 @@ pub use self::{
         LOAD_HEADER, Meter, Metered, ReportLoad, ReportLoadFuture, ReportLoadLayer, load_of,
         set_load,
     },
+    outside::OutsideClient,
     probe::{GrpcProbe, HttpProbe, ProbeError},
     replay::{HttpReplay, Idempotent, Kept},
     service::{Addressed, AddressedShared},
 };
 
+#[cfg(feature = "reqwest")]
+pub use self::reqwest::{ReqwestClient, ReqwestFuture};
 #[cfg(feature = "tls")]
 pub use self::tls::{InvalidTls, Tls, TlsError};

@@ -33,6 +33,7 @@ mod announce;
 mod builder;
 mod call;
 mod checks;
+mod client;
 pub mod config;
 mod error;
 mod errors;
@@ -70,6 +71,7 @@ pub use tower_mesh_http::Tls;
 
 pub use self::{
     builder::MeshBuilder,
+    client::{ClientBody, ClientFuture, MeshClient},
     config::{Config, ConfigError},
     error::{Error, StartError},
     explain::Explained,

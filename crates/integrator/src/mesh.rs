@@ -311,6 +311,18 @@ impl Services {
         Ok(state)
     }
 
+    /// Lets go of a service that nobody holds and nobody calls.
+    pub(crate) fn let_go(&self, name: &ServiceName) {
+        let gone = {
+            let mut services = self.lock();
+            let idle = services
+                .get(name)
+                .is_some_and(|state| Arc::strong_count(state) == 1 && state.in_flight() == 0);
+            idle.then(|| services.remove(name))
+        };
+        drop(gone); // Outside the lock.
+    }
+
     /// All of them, by name.
     pub(crate) fn all(&self) -> Vec<Arc<State>> {
         let mut all: Vec<_> = self.lock().values().cloned().collect();

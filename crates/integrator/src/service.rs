@@ -238,6 +238,13 @@ impl<S> MeshService<S> {
     }
 }
 
+impl<S> MeshService<S> {
+    /// Whether there are settings that it does not follow yet.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.generation != self.stacks.generation()
+    }
+}
+
 impl<S: Clone> MeshService<S> {
     fn new(state: &Arc<State>, stacks: Arc<Stacks<S>>) -> Self {
         let (generation, layers, stack) = stacks.latest();
@@ -323,7 +330,7 @@ where
 
     /// Ready at once, unless the mesh is shutting down.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        if self.generation != self.stacks.generation() {
+        if self.is_outdated() {
             self.renew();
         }
         self.stack.poll_ready(cx)
