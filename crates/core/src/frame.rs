@@ -68,6 +68,7 @@ const TRIED: usize = 8;
 #[derive(Clone, Copy)]
 struct Facts {
     deadline: Instant,
+    attempt_ends: Instant,
     since: Instant,
     phase: Phase,
     attempt: u32,
@@ -99,6 +100,8 @@ struct Frame {
     fired: Cell<Instant>,
     wake: Cell<Instant>,
     deadline: Cell<Instant>,
+    /// When the attempt has to have answered.
+    attempt_ends: Cell<Instant>,
     /// Since when the call has been in its phase.
     since: Cell<Instant>,
     phase: Cell<Phase>,
@@ -123,6 +126,7 @@ thread_local! {
             fired: Cell::new(UNREAD),
             wake: Cell::new(Instant::NEVER),
             deadline: Cell::new(Instant::NEVER),
+            attempt_ends: Cell::new(Instant::NEVER),
             since: Cell::new(UNREAD),
             phase: Cell::new(Phase::Attempt),
             attempt: Cell::new(0),
@@ -142,6 +146,7 @@ impl Frame {
     #[inline]
     fn clear(&self) {
         self.deadline.set(Instant::NEVER);
+        self.attempt_ends.set(Instant::NEVER);
         self.since.set(UNREAD);
         self.attempt.set(0);
         self.noted.set(0);
@@ -171,6 +176,7 @@ impl Frame {
     fn facts(&self) -> Facts {
         Facts {
             deadline: self.deadline.get(),
+            attempt_ends: self.attempt_ends.get(),
             since: self.since.get(),
             phase: self.phase.get(),
             attempt: self.attempt.get(),
@@ -183,6 +189,7 @@ impl Frame {
     #[inline]
     fn set_facts(&self, facts: &Facts) {
         self.deadline.set(facts.deadline);
+        self.attempt_ends.set(facts.attempt_ends);
         self.since.set(facts.since);
         self.phase.set(facts.phase);
         self.attempt.set(facts.attempt);
@@ -229,16 +236,37 @@ pub fn deadline() -> Option<Instant> {
     })
 }
 
-/// What was left of the deadline of the call when it last read the clock; nothing if it has no deadline, or has not read
-/// the clock in this poll.
+/// What was left of the deadline of the call, and of its [attempt](attempt_ends), when it last read the clock; nothing if
+/// there is neither, or it has not read it.
 ///
-/// The one thing of the frame that is seen while it is [hidden](hide): the service of an endpoint tells the other side.
+/// With [`attempt`] the one thing of the frame that is seen while it is [hidden](hide): the service of an endpoint tells the
+/// other side.
 pub fn left() -> Option<Duration> {
     FRAME.with(|frame| {
-        let (deadline, now) = (frame.deadline.get(), frame.now.get());
+        let deadline = frame.deadline.get().min(frame.attempt_ends.get());
+        let now = frame.now.get();
         let known = frame.clock.get() != CLOSED && deadline != Instant::NEVER && now != UNREAD;
         known.then(|| deadline.since(now))
     })
+}
+
+/// Which attempt of the call it is that was begun last, from 1; seen while the frame is [hidden](hide), too. Without a frame
+/// every attempt is the first.
+pub fn attempt() -> u32 {
+    FRAME.with(|frame| match frame.clock.get() {
+        CLOSED => 1,
+        _ => frame.attempt.get().max(1),
+    })
+}
+
+/// Says when the attempt that begins has to have answered, whoever sees to that; never, if nobody does.
+#[inline]
+pub fn attempt_ends(at: Instant) {
+    FRAME.with(|frame| {
+        if frame.is_open() {
+            frame.attempt_ends.set(at);
+        }
+    });
 }
 
 /// Brings the deadline of the call forward to `at`; it never moves back. Answers the deadline that holds.

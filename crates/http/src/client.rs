@@ -72,6 +72,7 @@ pub struct HttpEndpoints {
     idle: Duration,
     pub(crate) body_idle: Duration,
     warm: bool,
+    silent: bool,
 }
 
 /// What a client speaks with an endpoint.
@@ -121,6 +122,7 @@ impl HttpEndpoints {
             idle: IDLE_TIMEOUT,
             body_idle: BODY_IDLE_TIMEOUT,
             warm: false,
+            silent: false,
         }
         .idle_timeout(IDLE_TIMEOUT)
         .max_idle(MAX_IDLE)
@@ -161,6 +163,13 @@ impl HttpEndpoints {
     #[must_use]
     pub fn warm_up(mut self) -> Self {
         self.warm = true;
+        self
+    }
+
+    /// Writes nothing of the mesh's own into requests, see [`Addressed::without_context`].
+    #[must_use]
+    pub fn without_context(mut self) -> Self {
+        self.silent = true;
         self
     }
 
@@ -219,7 +228,12 @@ impl NewService<Endpoint> for HttpEndpoints {
             },
             body_idle: self.body_idle,
         }));
-        Addressed::to(target, client)
+        let service = Addressed::to(target, client);
+        if self.silent {
+            service.without_context()
+        } else {
+            service
+        }
     }
 }
 

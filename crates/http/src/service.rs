@@ -6,13 +6,17 @@ use std::{
 };
 
 use http::{
-    Request, Uri, Version,
+    HeaderMap, Request, Uri, Version,
     uri::{Authority, PathAndQuery, Scheme},
 };
 use tower_mesh_core::{BoxError, Endpoint, NewService, frame};
 use tower_service::Service;
 
-use crate::{deadline::set_timeout, future::ResponseFuture};
+use crate::{
+    context::{set_attempt, set_context},
+    deadline::set_timeout,
+    future::ResponseFuture,
+};
 
 /// Makes an HTTP client the service of one endpoint: each request goes there, whatever host it names.
 ///
@@ -22,13 +26,16 @@ use crate::{deadline::set_timeout, future::ResponseFuture};
 ///   need it; Envoy and linkerd keep it, too. Without one the client names the endpoint.
 /// - The version becomes HTTP/1.1, which clients take as "whatever the connection speaks": one that came with a request
 ///   from elsewhere is about another connection, and hyper would refuse it.
-/// - What is left of the deadline of the call, if it has one, is [written into the request](crate::set_timeout), so that the
-///   other side does not work for nobody: the time that the call has spent already is not in it.
+/// - What is left of the time of the attempt, and of the deadline of the call, is [written into the
+///   request](crate::set_timeout), so that the other side does not work for nobody: the time that the call has spent already
+///   is not in it. So is the [context](crate::context) of the request that is being served, if one is, and from the second
+///   attempt on which it is. [`without_context`](Self::without_context) leaves all of that out.
 /// - An error that hyper is at the root of (its client's, reqwest's) becomes a [`TransportError`](crate::TransportError):
 ///   it says whether the request may have been sent, which decides whether a POST may be tried again. All others pass
 ///   unchanged.
 ///
-/// It is ready when the client is, and adds no allocation but one for the deadline.
+/// It is ready when the client is, and adds no allocation but one for the deadline; where nothing is inherited, the context
+/// costs a look at a thread-local.
 ///
 /// # Clone
 ///
@@ -37,6 +44,7 @@ use crate::{deadline::set_timeout, future::ResponseFuture};
 pub struct Addressed<S> {
     inner: S,
     target: Target,
+    silent: bool,
 }
 
 impl<S> Addressed<S> {
@@ -46,7 +54,19 @@ impl<S> Addressed<S> {
     }
 
     pub(crate) const fn to(target: Target, inner: S) -> Self {
-        Self { inner, target }
+        Self {
+            inner,
+            target,
+            silent: false,
+        }
+    }
+
+    /// The same, which writes nothing of the mesh's own into requests: neither the time that is left, nor trace, priority and
+    /// attempt. For endpoints that are somebody else's.
+    #[must_use]
+    pub const fn without_context(mut self) -> Self {
+        self.silent = true;
+        self
     }
 
     /// The service that it wraps.
@@ -71,10 +91,22 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         self.target.rewrite(request.uri_mut());
         *request.version_mut() = Version::HTTP_11;
-        if let Some(left) = frame::left() {
-            set_timeout(request.headers_mut(), left);
+        if !self.silent {
+            tell(request.headers_mut());
         }
         ResponseFuture::new(self.inner.call(request), self.target.address)
+    }
+}
+
+/// What the other side is told of the call.
+fn tell(headers: &mut HeaderMap) {
+    if let Some(left) = frame::left() {
+        set_timeout(headers, left);
+    }
+    set_context(headers);
+    let attempt = frame::attempt();
+    if attempt > 1 {
+        set_attempt(headers, attempt);
     }
 }
 
@@ -186,7 +218,7 @@ mod tests {
     };
 
     use http::{
-        HeaderMap, HeaderValue, Method,
+        HeaderValue, Method,
         header::{CONTENT_TYPE, HOST},
     };
     use tower_mesh_core::{Clock, frame::Call};

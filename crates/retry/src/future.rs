@@ -225,6 +225,8 @@ where
         let this = self.project();
         *this.made += 1;
         *this.until = (rules.limits).attempt_ends(*this.made, now, frame::deadline);
+        // For the other side, which should work no longer.
+        frame::attempt_ends(*this.until);
     }
 
     /// Waits for the time of a retry, and begins it.

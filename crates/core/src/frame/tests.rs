@@ -329,6 +329,44 @@ impl Wake for Unheard {
 }
 
 #[test]
+fn user_code_sees_which_attempt_it_is_and_what_is_left_of_that_over_several_polls() {
+    let (clock, handle) = Clock::manual();
+    let ms = Duration::from_millis;
+    assert_eq!((left(), attempt()), (None, 1));
+    attempt_ends(clock.now());
+    assert_eq!(left(), None, "there is no call");
+    let mut call = pin!(Call::new());
+    let _ = call.as_mut().poll(&clock, &mut cx(), |_| -> Poll<()> {
+        let at = now(&clock);
+        assert_eq!((left(), attempt()), (None, 1));
+        begin_attempt(at);
+        attempt_ends(at + ms(30));
+        hide(|| assert_eq!((left(), attempt()), (Some(ms(30)), 1)));
+        shorten_deadline(now(&clock) + ms(20));
+        assert_eq!(left(), Some(ms(20)), "the nearer of the two");
+        attempt_ends(at + ms(10));
+        Poll::Pending
+    });
+    handle.advance(ms(4));
+    let _ = call.as_mut().poll(&clock, &mut cx(), |_| -> Poll<()> {
+        let at = now(&clock);
+        let another = pin!(Call::new()).poll(&clock, &mut cx(), |_| {
+            begin_attempt(now(&clock));
+            Poll::Ready((left(), attempt()))
+        });
+        assert_eq!(another, Poll::Ready((None, 1)), "another call has its own");
+        now(&clock);
+        hide(|| assert_eq!((left(), attempt()), (Some(ms(6)), 1)));
+        now(&clock);
+        begin_attempt(at);
+        attempt_ends(Instant::NEVER);
+        hide(|| assert_eq!((left(), attempt()), (Some(ms(16)), 2)));
+        Poll::Pending
+    });
+    assert_eq!((left(), attempt()), (None, 1));
+}
+
+#[test]
 fn user_code_sees_what_is_left_of_the_deadline_and_nothing_else() {
     let (clock, handle) = Clock::manual();
     let ms = Duration::from_millis;
