@@ -1,11 +1,15 @@
 //! Generated tonic clients over the mesh, and real tonic servers.
 
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Code, Request, transport::Server};
+use tonic::{
+    Code, Request,
+    transport::{Channel, Server},
+};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
-use tower_mesh::{Endpoint, Error, GrpcService, Mesh, Policy, core::Kind};
+use tower::ServiceBuilder;
+use tower_mesh::{Body, Endpoint, Error, GrpcService, Mesh, Policy, core::Kind};
 
 use crate::{
     calls::mesh,
@@ -64,6 +68,31 @@ async fn a_generated_client_takes_the_mesh_where_it_took_a_channel() {
         mesh.status().services[0].in_flight == 0
     })
     .await;
+}
+
+#[tokio::test]
+async fn each_endpoint_may_have_a_channel_of_tonics_and_one_that_cannot_connect_costs_no_call() {
+    let mesh = mesh(
+        vec![dead_endpoint().await, server().await],
+        Policy::default(),
+    )
+    .await;
+    let channels = |endpoint: &Endpoint| {
+        let uri = format!("http://{}", endpoint.address());
+        ServiceBuilder::new()
+            .map_request(|request: http::Request<Body>| request.map(tonic::body::Body::new))
+            .service(Channel::from_shared(uri).unwrap().connect_lazy())
+    };
+    let orders = GrpcService::from(mesh.layer("orders").unwrap().over(channels));
+    let mut orders = HealthClient::new(orders);
+    for _ in 0..20 {
+        let answer = orders.check(asks("orders")).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving);
+    }
+    let status = mesh.status();
+    assert!(status.services[0].retries.made > 0, "{status}");
+    let unknown = orders.check(asks("users")).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
 }
 
 #[tokio::test]

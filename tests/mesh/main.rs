@@ -12,6 +12,7 @@
 #[expect(dead_code, reason = "what only its own tests use")]
 mod agent;
 mod authority;
+mod bounds;
 mod by_hand;
 mod calls;
 mod checks;
@@ -36,3 +37,4 @@ mod tls;
 #[expect(dead_code, reason = "what only its own tests use")]
 mod tls_servers;
 mod uploads;
+mod wire;

@@ -73,10 +73,17 @@ pub(crate) fn of_body(error: BoxError) -> BoxError {
 
 /// What an error says of the endpoint.
 pub(crate) fn outcome(error: &(dyn Error + Send + Sync + 'static)) -> Outcome {
-    refusal(error).map_or_else(|| ClassifyErrors::error(error), |refusal| refusal.outcome())
+    if let Some(refusal) = refusal(error) {
+        return refusal.outcome();
+    }
+    #[cfg(feature = "grpc")]
+    if let Some(status) = find::<tonic::Status>(error) {
+        return crate::grpc::of_status(&(status.code() as i32).into());
+    }
+    ClassifyErrors::error(error)
 }
 
-/// What an error of hyper means; nothing if it is not hyper's, or if a [`Refusal`], which ends a chain, already says it.
+/// What an error of hyper, or of a tonic channel that cannot connect, means; nothing if it is not hyper's, or if a [`Refusal`], which ends a chain, already says it.
 ///
 /// The outermost counts: beneath an error of a request's body may stand the error of another call, whose body it was.
 fn refusal(error: &(dyn Error + 'static)) -> Option<Refusal> {
@@ -86,6 +93,10 @@ fn refusal(error: &(dyn Error + 'static)) -> Option<Refusal> {
         }
         if let Some(wire) = error.downcast_ref() {
             return Some(on_the_wire(wire));
+        }
+        #[cfg(feature = "grpc")]
+        if error.is::<tonic::ConnectError>() {
+            return Some(Refusal::remote(Kind::Connect, Sent::Never));
         }
     }
     None
@@ -179,6 +190,42 @@ mod tests {
         let error = of_body(open.clone().into());
         assert_eq!(error.downcast_ref(), Some(&open));
         assert_eq!(outcome(&*error).class(), Class::Neutral);
+    }
+
+    #[cfg(feature = "grpc")]
+    #[test]
+    fn a_status_from_beneath_is_judged_as_if_it_had_come_in_a_response() {
+        use tonic::{Code, Status};
+        let wrapped = |code| -> BoxError { Box::new(Wrapped(Status::new(code, "no"))) };
+        for (code, class) in [
+            (Code::Unavailable, Class::Failure),
+            (Code::Unknown, Class::Failure),
+            (Code::ResourceExhausted, Class::Overload),
+            (Code::NotFound, Class::Success),
+            (Code::Cancelled, Class::Neutral),
+        ] {
+            assert_eq!(outcome(&*wrapped(code)).class(), class, "{code:?}");
+        }
+        let error: BoxError = tonic::ConnectError("refused".into()).into();
+        assert_eq!(outcome(&*error), Outcome::failure().never_sent());
+    }
+
+    #[cfg(feature = "grpc")]
+    #[derive(Debug)]
+    struct Wrapped(tonic::Status);
+
+    #[cfg(feature = "grpc")]
+    impl fmt::Display for Wrapped {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("somebody's own error")
+        }
+    }
+
+    #[cfg(feature = "grpc")]
+    impl Error for Wrapped {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.0)
+        }
     }
 
     #[test]

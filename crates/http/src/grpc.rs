@@ -36,7 +36,7 @@ pub(crate) const NO_STATUS: Outcome = Outcome::failure();
 /// Failures are the codes with which a server or the way to it says that it failed, as linkerd counts them, and UNKNOWN,
 /// which is what servers make of a panic or an exception. The others speak of the request, as 4xx do in HTTP:
 /// linkerd's PERMISSION_DENIED too, or one caller without rights would open the breaker for all.
-fn of_status(status: &HeaderValue) -> Outcome {
+pub(crate) fn of_status(status: &HeaderValue) -> Outcome {
     match status.as_bytes() {
         // CANCELLED: whoever the server works for went away.
         b"1" => Outcome::neutral(),

@@ -9,14 +9,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tonic::{Code, Status};
 use tower_mesh_core::{BoxError, Kind, ServiceName};
 use tower_mesh_http::{Addressed, Body, HttpClient};
 use tower_service::Service;
 
-use crate::{error::Error, mesh::Mesh, service::MeshService, stack};
+use crate::{
+    error::Error,
+    mesh::Mesh,
+    service::MeshService,
+    stack::{ResponseBody, ResponseFuture},
+};
 
 impl Mesh {
     /// A client of a service for gRPC, where a tonic `Channel` went: `OrdersClient::new(mesh.grpc("orders")?)`.
@@ -35,6 +40,28 @@ impl Mesh {
 
 /// A client of one service of the mesh for generated tonic clients; from [`Mesh::grpc`].
 ///
+/// Over endpoints that are called otherwise, such as by a tonic `Channel` each with settings of your own, it is made from a [`MeshService`]:
+///
+/// ```
+/// use http::Request;
+/// use tonic::transport::Channel;
+/// use tower::ServiceBuilder;
+/// use tower_mesh::{Body, Endpoint, GrpcService, Mesh};
+///
+/// # async fn example(mesh: Mesh) -> Result<(), tower_mesh::Error> {
+/// let channels = |endpoint: &Endpoint| {
+///     let uri = format!("http://{}", endpoint.address());
+///     let channel = Channel::from_shared(uri).expect("an address is an authority").connect_lazy();
+///     ServiceBuilder::new()
+///         .map_request(|request: Request<Body>| request.map(tonic::body::Body::new))
+///         .service(channel)
+/// };
+/// let orders = GrpcService::from(mesh.layer("orders")?.over(channels));
+/// # let _ = orders;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Clone
 ///
 /// As of [`MeshService`], which it is over HTTP/2.
@@ -42,15 +69,16 @@ impl Mesh {
 /// # Errors
 ///
 /// [`GrpcError`], of which tonic makes the [`Status`] that is in it.
-#[derive(Clone, Debug)]
-pub struct GrpcService(MeshService<Addressed<HttpClient>>);
+pub struct GrpcService<S = Addressed<HttpClient>>(MeshService<S>);
 
-impl GrpcService {
+impl<S> GrpcService<S> {
     /// The service that it calls.
     pub fn name(&self) -> &ServiceName {
         self.0.name()
     }
+}
 
+impl<S: Clone> GrpcService<S> {
     /// The same client, whose calls take no longer than `timeout`, whatever the settings say.
     #[must_use]
     pub fn with_timeout(&self, timeout: std::time::Duration) -> Self {
@@ -58,22 +86,42 @@ impl GrpcService {
     }
 }
 
-type Answer = <MeshService as Service<Request<Body>>>::Response;
+impl<S> From<MeshService<S>> for GrpcService<S> {
+    fn from(service: MeshService<S>) -> Self {
+        Self(service)
+    }
+}
 
-impl<B> Service<Request<B>> for GrpcService
+impl<S: Clone> Clone for GrpcService<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S> fmt::Debug for GrpcService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("GrpcService").field(&self.0).finish()
+    }
+}
+
+impl<S, B, Res> Service<Request<B>> for GrpcService<S>
 where
+    S: Service<Request<Body>, Response = Response<Res>> + Clone,
+    S::Error: Into<BoxError>,
+    Res: http_body::Body,
+    Res::Error: Into<BoxError>,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    type Response = Answer;
+    type Response = Response<ResponseBody<Res>>;
     type Error = GrpcError;
-    type Future = GrpcFuture;
+    type Future = GrpcFuture<ResponseFuture<S>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), GrpcError>> {
         self.0.poll_ready(cx).map_err(GrpcError::new)
     }
 
-    fn call(&mut self, request: Request<B>) -> GrpcFuture {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         GrpcFuture {
             call: self.0.call(request.map(Body::new)),
         }
@@ -87,14 +135,17 @@ pin_project! {
     ///
     /// As of a [`MeshService`]'s.
     #[must_use = "futures do nothing unless polled"]
-    pub struct GrpcFuture {
+    pub struct GrpcFuture<F> {
         #[pin]
-        call: stack::ResponseFuture<Addressed<HttpClient>>,
+        call: F,
     }
 }
 
-impl Future for GrpcFuture {
-    type Output = Result<Answer, GrpcError>;
+impl<F, T> Future for GrpcFuture<F>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    type Output = Result<T, GrpcError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(self.project().call.poll(cx));
@@ -102,7 +153,7 @@ impl Future for GrpcFuture {
     }
 }
 
-impl fmt::Debug for GrpcFuture {
+impl<F> fmt::Debug for GrpcFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GrpcFuture").finish_non_exhaustive()
     }
