@@ -94,6 +94,11 @@ pub use self::{
 #[cfg(feature = "grpc")]
 pub use self::grpc::{GrpcError, GrpcFuture, GrpcService};
 
+/// The mesh beside hyper, axum, tonic and reqwest: what changes in your code.
+#[cfg(all(feature = "grpc", feature = "reqwest"))]
+#[doc = include_str!("../ecosystems.md")]
+pub mod ecosystems {}
+
 /// The README, whose examples have to compile.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
