@@ -6,7 +6,11 @@ use std::{
     pin::pin,
 };
 
-use http::{Request, Response, StatusCode};
+use bytes::Buf;
+use http::{
+    HeaderValue, Method, Request, Response, StatusCode, Uri,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+};
 use tower::{BoxError, Service, ServiceExt};
 use tower_mesh::Body;
 
@@ -51,6 +55,53 @@ where
         while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
             black_box(frame.is_ok());
         }
+        Ok(())
+    }
+}
+
+/// Calls a service as programs do: a POST to `http://orders/v1/items` with headers and a body of 1 KiB, and what comes back read
+/// to its end.
+#[derive(Clone, Debug)]
+pub struct Posts<S> {
+    service: S,
+    uri: Uri,
+}
+
+impl<S> Posts<S> {
+    /// Calls `service`.
+    pub fn new(service: S) -> Self {
+        let uri = Uri::from_static("http://orders/v1/items");
+        Self { service, uri }
+    }
+
+    fn request(&self) -> Request<Body> {
+        let mut request = Request::new(Body::from(&[b'x'; 1024][..]));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer 0123456789"));
+        request
+    }
+}
+
+impl<S, B> Client for Posts<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>,
+    S: Clone + Send + Sync + 'static,
+    B: http_body::Body<Data: Buf + Send, Error: Into<BoxError>> + Send,
+{
+    async fn call(&mut self, _: u64) -> Result<(), BoxError> {
+        let request = self.request();
+        let service = self.service.ready().await.map_err(Into::into)?;
+        let response = service.call(request).await.map_err(Into::into)?;
+        let mut body = pin!(response.into_body());
+        let mut read = 0;
+        while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            let frame = frame.map_err(Into::into)?;
+            read += frame.data_ref().map_or(0, Buf::remaining);
+        }
+        assert_eq!(black_box(read), 1024);
         Ok(())
     }
 }

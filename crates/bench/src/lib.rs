@@ -19,8 +19,11 @@ mod trace;
 
 pub use self::{
     case::{Setup, main},
-    client::{Client, Numbers, Requests},
+    client::{Client, Numbers, Posts, Requests},
     inner::{Answer, Inner},
-    stack::{Layers, Over, endpoints, mesh, mesh_recorded_by, orders, stack},
+    stack::{
+        Layers, Over, endpoints, mesh, mesh_by_authority, mesh_of_client, mesh_recorded_by, orders,
+        stack,
+    },
     stopwatch::Stopwatch,
 };

@@ -8,7 +8,7 @@ use std::{
 
 use tower::{Layer, Service, ServiceBuilder};
 use tower_mesh::{
-    Endpoint, Mesh, MeshService, Policy, ServiceName,
+    Endpoint, Mesh, MeshClient, MeshService, Policy, ServiceName,
     balance::BalanceLayer,
     breaker::{self, BreakerLayer, Window},
     core::{
@@ -16,7 +16,7 @@ use tower_mesh::{
         Shared, frame::Joined, metrics::NoRecorder,
     },
     discovery::{Discovered, Discovery, DiscoveryLayer, Static},
-    http::{CompleteOnBody, HttpClassify, HttpReplay},
+    http::{Addressed, AddressedShared, CompleteOnBody, HttpClassify, HttpReplay},
     limit::{Bulkhead, BulkheadLayer, Deadline, DeadlineLayer},
     retry::{Backoff, Budget, Hedge, HedgeLayer, Retry, RetryLayer},
 };
@@ -52,17 +52,45 @@ pub async fn mesh_recorded_by(
     recorder: impl Recorder,
     setup: Setup,
 ) -> Result<MeshService<Inner>, BoxError> {
-    let mesh = Mesh::builder("storefront")
-        .discovery(Static::new().service(orders(), endpoints(setup.endpoints)))
-        .recorder(recorder);
-    let mesh = match setup.clock {
-        Some(clock) => mesh.clock(clock),
-        None => mesh,
-    };
-    let mesh = mesh.start().await?;
+    let mesh = started(recorder, &setup).await?;
     let service = mesh.layer("orders")?.over(Shared::new(setup.inner));
     assert_eq!(service.endpoints().resolved().await, Resolution::Found);
     Ok(service)
+}
+
+/// The same over a client of the user's own, which has its requests addressed: the whole of what a mesh adds to a client.
+///
+/// # Errors
+///
+/// If the mesh does not start.
+pub async fn mesh_of_client(setup: Setup) -> Result<MeshService<Addressed<Inner>>, BoxError> {
+    let mesh = started(NoRecorder::default(), &setup).await?;
+    let service = mesh.layer("orders")?.layer(setup.inner);
+    assert_eq!(service.endpoints().resolved().await, Resolution::Found);
+    Ok(service)
+}
+
+/// The same for all services, by the authority of a request.
+///
+/// # Errors
+///
+/// If the mesh does not start.
+pub async fn mesh_by_authority(setup: Setup) -> Result<MeshClient<Addressed<Inner>>, BoxError> {
+    let mesh = started(NoRecorder::default(), &setup).await?;
+    let endpoints = mesh.service("orders")?;
+    assert_eq!(endpoints.endpoints().resolved().await, Resolution::Found);
+    Ok(mesh.client_over(AddressedShared::new(setup.inner)))
+}
+
+async fn started(recorder: impl Recorder, setup: &Setup) -> Result<Mesh, BoxError> {
+    let mesh = Mesh::builder("storefront")
+        .discovery(Static::new().service(orders(), endpoints(setup.endpoints)))
+        .recorder(recorder);
+    let mesh = match &setup.clock {
+        Some(clock) => mesh.clock(clock.clone()),
+        None => mesh,
+    };
+    Ok(mesh.start().await?)
 }
 
 /// The layers of a service, each as the integrator sets it by default.

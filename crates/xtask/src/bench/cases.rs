@@ -159,6 +159,21 @@ pub(crate) const ALL: &[Case] = &[
         &[],
         Some("bare, http"),
     ),
+    Case::new(Group::Bare, "bare, POST", "bare_post", &[], None),
+    Case::new(
+        Group::Mesh,
+        "mesh, 1,000, POST",
+        "mesh_post",
+        &[],
+        Some("bare, POST"),
+    ),
+    Case::new(
+        Group::Mesh,
+        "mesh, 1,000, POST, by authority",
+        "mesh_authority",
+        &[],
+        Some("bare, POST"),
+    ),
     Case::new(Group::Stack, "stack, numbers", "stack", &[], Some("bare")),
     Case::new(
         Group::Stack,
