@@ -17,6 +17,8 @@ mod by_hand;
 mod calls;
 mod checks;
 mod consul;
+mod consul_deploys;
+mod consul_outages;
 mod edges;
 mod endings;
 mod errors;
@@ -26,6 +28,9 @@ mod health;
 mod hostile;
 mod lifecycle;
 mod pairs;
+#[path = "../../crates/consul/tests/consul/proxy.rs"]
+#[expect(dead_code, reason = "what only its own tests use")]
+mod proxy;
 mod registering;
 mod reload;
 mod remembering;

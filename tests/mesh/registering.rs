@@ -4,7 +4,7 @@ use std::{
     future::pending,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -23,6 +23,7 @@ struct Counting(Arc<Counts>);
 #[derive(Default)]
 struct Counts {
     hangs: bool,
+    is_away: AtomicBool,
     registered: AtomicUsize,
     heartbeats: Mutex<Vec<Health>>,
     deregistered: AtomicUsize,
@@ -50,7 +51,10 @@ impl Registered for Counting {
             if self.0.hangs {
                 pending::<()>().await;
             }
-            Ok(())
+            match self.0.is_away.load(Ordering::SeqCst) {
+                true => Err(RegisterError::new("connection refused")),
+                false => Ok(()),
+            }
         })
     }
 
@@ -95,6 +99,29 @@ async fn heartbeats_are_sent_three_times_in_each_ttl_and_each_half_minute_withou
             in_two_minutes,
             "and none after its end"
         );
+    }
+}
+
+/// Callers hold for 30 s what a registry that comes back has forgotten.
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_was_away_is_told_within_five_seconds_of_its_return() {
+    for ttl in [Some(60), None] {
+        let registry = Counting::default();
+        let mesh = mesh(&registry).await;
+        let instance = match ttl {
+            Some(ttl) => instance(80).with_ttl(Duration::from_secs(ttl)),
+            None => instance(80),
+        };
+        mesh.register(instance).await.unwrap();
+        registry.0.is_away.store(true, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        registry.0.is_away.store(false, Ordering::SeqCst);
+        let before = registry.0.heartbeats();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(registry.0.heartbeats(), before + 1, "{ttl:?}");
+        // And not so often any more.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(registry.0.heartbeats(), before + 1, "{ttl:?}");
     }
 }
 

@@ -1,16 +1,22 @@
 //! Real servers on loopback ports that the system picks, and waiting for conditions.
 
 use std::{
+    collections::HashSet,
     future::Future,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use axum::{Router, body::Body, extract::Request, response::Response};
+use axum::{
+    Router,
+    body::Body,
+    extract::{ConnectInfo, Request},
+    response::Response,
+};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tower_mesh::{Endpoint, ServiceName};
 
@@ -18,6 +24,7 @@ use tower_mesh::{Endpoint, ServiceName};
 pub struct Server {
     address: SocketAddr,
     hits: Arc<AtomicU64>,
+    peers: Arc<Mutex<HashSet<SocketAddr>>>,
     task: JoinHandle<()>,
 }
 
@@ -32,14 +39,19 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let hits = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&hits);
-        let app = Router::new().fallback(move |request: Request| {
+        let peers = Arc::<Mutex<HashSet<_>>>::default();
+        let seen = Arc::clone(&peers);
+        let app = Router::new().fallback(move |peer: ConnectInfo<SocketAddr>, request: Request| {
             count.fetch_add(1, Ordering::SeqCst);
+            seen.lock().unwrap().insert(peer.0);
             handler(request)
         });
+        let app = app.into_make_service_with_connect_info::<SocketAddr>();
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         Self {
             address,
             hits,
+            peers,
             task,
         }
     }
@@ -61,6 +73,11 @@ impl Server {
     /// How many requests have reached it.
     pub fn hits(&self) -> u64 {
         self.hits.load(Ordering::SeqCst)
+    }
+
+    /// Where requests have come from since it was last asked: an address for each connection.
+    pub fn take_peers(&self) -> HashSet<SocketAddr> {
+        std::mem::take(&mut self.peers.lock().unwrap())
     }
 }
 

@@ -13,6 +13,10 @@ use crate::tasks::{Held, Tasks};
 /// the instance again as soon as that.
 const EVERY: Duration = Duration::from_secs(30);
 
+/// How soon it is told again when it did not take it. Callers hold endpoints for 30 s against a registry that comes back
+/// with nothing (`discovery.empty_grace`): by then it has to have them.
+const AGAIN: Duration = Duration::from_secs(5);
+
 /// An instance that is registered, and whose heartbeats are sent.
 #[derive(Debug)]
 pub(crate) struct Announced {
@@ -67,15 +71,18 @@ fn interval(registration: &Registration) -> Duration {
 
 /// Tells the registry that an instance lives, as long as it is registered.
 async fn keep_alive(clock: Clock, registration: Weak<Registration>, every: Duration) {
+    let mut pause = every;
     loop {
-        clock.sleep(every).await;
+        clock.sleep(pause).await;
         let Some(registration) = registration.upgrade() else {
             return;
         };
+        pause = every;
         let endpoint = registration.instance().endpoint();
         if let Err(error) = registration.heartbeat(endpoint.health()).await {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(id = endpoint.id(), %error, cause, "heartbeat failed");
+            pause = every.min(AGAIN);
         }
     }
 }

@@ -189,6 +189,7 @@ impl Mesh {
 
     /// Announces an instance of a service, and keeps it announced until [`shutdown`](Self::shutdown): heartbeats are
     /// sent three times in each TTL, or each 30 s without one, so that a registry which has lost its state has it again.
+    /// One that does not answer is tried again after 5 s.
     ///
     /// # Errors
     ///

@@ -39,6 +39,9 @@ Arguments:
 Options:
       --require-servers  Fetch the servers that are missing, see `cargo xtask servers --help`; a test that
                          is skipped, for want of a server or for another reason, is a failure
+      --long             Let tests wait for a server for as long as it would be in production: an outage
+                         of 60 s, a lock delay of 15 s, an instance that is forgotten after 72 s. Without
+                         it they do the same in seconds, as far as the server lets them
   -h, --help             Print this text
 
 Exit code: 0 all is well, 1 something failed, 2 the command line makes no sense.
@@ -108,7 +111,7 @@ Exit code: 0 all is well, 1 a target failed, or cannot be built, 2 the command l
 
 const COMMANDS: &[&str] = &["test", "bench", "servers", "sim", "fuzz"];
 const FLAGS: &[&str] = &["--help"];
-const TEST_FLAGS: &[&str] = &["--require-servers", "--help"];
+const TEST_FLAGS: &[&str] = &["--require-servers", "--long", "--help"];
 const FUZZ_FLAGS: &[&str] = &["--seconds", "--help"];
 const BENCH_FLAGS: &[&str] = &["--json", "--check", "--balance", "--help"];
 
@@ -124,10 +127,11 @@ pub(crate) enum Invocation {
     Fuzz(FuzzOptions),
 }
 
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct TestOptions {
     pub(crate) filter: Option<String>,
     pub(crate) require_servers: bool,
+    pub(crate) long: bool,
 }
 
 #[derive(Debug, PartialEq)]
@@ -164,6 +168,7 @@ fn parse_test(mut parser: Parser) -> Result<Invocation, UsageError> {
         match arg {
             Arg::Short('h') | Arg::Long("help") => return Ok(Invocation::Help(TEST_HELP)),
             Arg::Long("require-servers") => options.require_servers = true,
+            Arg::Long("long") => options.long = true,
             Arg::Value(value) => set_filter(&mut options, value.string()?)?,
             flag => return Err(UsageError::unknown("flag", &spelled(&flag), TEST_FLAGS)),
         }
@@ -294,7 +299,13 @@ mod tests {
         let both = TestOptions {
             filter: Some("gate".to_owned()),
             require_servers: true,
+            long: false,
         };
+        let long = TestOptions {
+            long: true,
+            ..both.clone()
+        };
+        assert_eq!(test_options("test --long gate --require-servers"), long);
         assert_eq!(test_options("test"), TestOptions::default());
         assert_eq!(test_options("test gate --require-servers"), both);
         assert_eq!(test_options("test --require-servers gate"), both);

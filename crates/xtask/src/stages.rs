@@ -151,7 +151,7 @@ fn servers(run: &Run<'_>) -> Result<Servers, String> {
 }
 
 fn with_nextest(run: &Run<'_>, filter: Option<&str>, servers: Servers) -> Outcome {
-    let mut command = workspace_command(run, ["nextest", "run", "--no-fail-fast"]);
+    let mut command = test_command(run, ["nextest", "run", "--no-fail-fast"]);
     command
         .args(TEST_TARGETS)
         .args(["--config-file", "crates/xtask/nextest.toml"]);
@@ -178,7 +178,7 @@ fn with_nextest(run: &Run<'_>, filter: Option<&str>, servers: Servers) -> Outcom
 }
 
 fn with_libtest(run: &Run<'_>, filter: Option<&str>, servers: Servers) -> Outcome {
-    let mut command = workspace_command(run, ["test", "--no-fail-fast"]);
+    let mut command = test_command(run, ["test", "--no-fail-fast"]);
     command.args(TEST_TARGETS).arg("--").args(filter);
     if servers == Servers::Found {
         command.arg("--include-ignored");
@@ -197,6 +197,15 @@ fn doctests(run: &Run<'_>) -> Outcome {
 fn rustdoc(run: &Run<'_>) -> Outcome {
     let mut command = workspace_command(run, ["doc", "--no-deps"]);
     run.check(command.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// Tests look at this variable themselves, so that each has one text for both.
+fn test_command<const N: usize>(run: &Run<'_>, args: [&str; N]) -> Command {
+    let mut command = workspace_command(run, args);
+    if run.options.long {
+        command.env("TOWER_MESH_LONG", "1");
+    }
+    command
 }
 
 fn workspace_command<const N: usize>(run: &Run<'_>, args: [&str; N]) -> Command {

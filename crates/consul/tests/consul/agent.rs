@@ -23,6 +23,18 @@ pub(crate) struct Agent {
     directory: TempDir,
 }
 
+/// As long as in production if the tests are run with `--long`, else `short`.
+pub(crate) fn as_long_as(long: Duration, short: Duration) -> Duration {
+    match is_long() {
+        true => long,
+        false => short,
+    }
+}
+
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("TOWER_MESH_LONG").is_some()
+}
+
 /// What an agent that denies is configured with.
 pub(crate) const DENYING: &str = r#"
     primary_datacenter = "dc1"
@@ -73,6 +85,21 @@ impl Agent {
         assert!(self.is_up().await, "it did not come back");
     }
 
+    /// It hangs: connections stay open, and nothing is answered.
+    pub(crate) fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let mut kill = Command::new("kill");
+        let sent = kill.args(["-s", name, &self.child.id().to_string()]);
+        assert!(sent.status().unwrap().success());
+    }
+
     pub(crate) fn stop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -98,10 +125,6 @@ impl Agent {
         self.port
     }
 
-    #[allow(
-        dead_code,
-        reason = "of the tests with TLS, and others include this file"
-    )]
     pub(crate) fn https(&self) -> u16 {
         self.https
     }

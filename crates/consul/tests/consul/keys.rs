@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tower_mesh_core::{
-    Key, KeyValue, Prefix,
+    Clock, Key, KeyValue, Prefix,
     kv::{Event, Expect, FencingToken, KeyValueErrorKind},
     testing::conformance,
 };
 
 use crate::{
-    agent::{Agent, DENYING},
-    scene::{Scene, chain},
+    agent::{Agent, DENYING, as_long_as, is_long},
+    scene::{Scene, chain, pass},
 };
 
 fn key(text: &str) -> Key {
@@ -41,8 +41,15 @@ async fn a_new_owner_has_a_greater_token_and_the_old_ones_write_is_refused() {
     let taken = FencingToken::acquire(&new, &owner, "new".into(), &lease).await;
     assert!(taken.unwrap_err().is_conflict(), "it is held");
 
-    // The owner pauses, and does not hear that its lease has ended.
-    new.revoke(&lease).await.unwrap();
+    // The owner pauses, and does not hear that its lease has ended. Consul takes up to twice its time.
+    match is_long() {
+        true => {
+            while new.get(&owner).await.unwrap().is_some() {
+                pass(Duration::from_millis(100)).await;
+            }
+        }
+        false => new.revoke(&lease).await.unwrap(),
+    }
     let next = new.grant(TTL).await.unwrap();
     let second = FencingToken::acquire(&new, &owner, "new".into(), &next)
         .await
@@ -68,13 +75,16 @@ async fn a_new_owner_has_a_greater_token_and_the_old_ones_write_is_refused() {
 #[ignore = "needs Consul: `cargo xtask servers`"]
 async fn with_a_lock_delay_a_key_stays_nobodys_for_that_time() {
     let agent = Agent::start().await;
-    let consul = agent.consul().lock_delay(Duration::from_secs(2));
+    let delay = as_long_as(Duration::from_secs(15), Duration::from_secs(2));
+    let consul = agent.consul().lock_delay(delay);
+    let clock = Clock::tokio();
     let lease = consul.grant(TTL).await.unwrap();
     FencingToken::acquire(&consul, &key("a"), "".into(), &lease)
         .await
         .unwrap();
+    let revoked = clock.now();
     consul.revoke(&lease).await.unwrap();
-    let next = consul.grant(TTL).await.unwrap();
+    let next = consul.grant(2 * delay.max(TTL)).await.unwrap();
     let early = FencingToken::acquire(&consul, &key("a"), "".into(), &next).await;
     let error = early.unwrap_err();
     assert_eq!(error.kind(), KeyValueErrorKind::Unavailable);
@@ -83,8 +93,10 @@ async fn with_a_lock_delay_a_key_stays_nobodys_for_that_time() {
         .await
         .is_err()
     {
-        crate::scene::pass(Duration::from_millis(100)).await;
+        pass(Duration::from_millis(100)).await;
     }
+    let took = clock.now().since(revoked);
+    assert!(took >= delay, "had after {took:?}");
 }
 
 #[tokio::test]

@@ -9,12 +9,14 @@
     reason = "a test spawns what it needs, and its runtime ends with it"
 )]
 
+#[allow(dead_code, reason = "the tests of the mesh use more of it")]
 mod agent;
 mod cluster;
 mod fleet;
 mod hostile;
 mod keys;
 mod outages;
+#[allow(dead_code, reason = "the tests of the mesh use more of it")]
 mod proxy;
 mod registering;
 mod resolving;

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tower_mesh_consul::Check;
-use tower_mesh_core::{Endpoint, Health, Instance, Register, testing::conformance};
+use tower_mesh_core::{Clock, Endpoint, Health, Instance, Register, testing::conformance};
 
 use crate::{
-    agent::Agent,
+    agent::{Agent, is_long},
     scene::{Scene, Seen, chain, instance, orders},
 };
 
@@ -66,6 +66,28 @@ async fn the_agents_own_check_tells_when_an_instance_comes_and_goes() {
     seen.until(&[(address.port(), Health::Passing)]).await;
     drop(listener);
     seen.until(&[(address.port(), Health::Critical)]).await;
+}
+
+/// Consul's least for it is a minute, and it looks each half minute: only a long run sees it gone.
+#[tokio::test]
+#[ignore = "needs Consul: `cargo xtask servers`"]
+async fn an_instance_that_died_without_a_word_is_critical_after_its_ttl_and_then_forgotten() {
+    let agent = Agent::start().await;
+    let consul = agent.consul().forget_after(Duration::from_secs(60));
+    let dying = instance(1).with_ttl(Duration::from_secs(1));
+    // Nobody sends heartbeats here; and it is not taken back by a drop.
+    std::mem::forget(consul.register(dying).await.unwrap());
+    let clock = Clock::tokio();
+    let died = clock.now();
+    let mut seen = Seen::start(&consul, &orders());
+    seen.until(&[(1, Health::Critical)]).await;
+    if is_long() {
+        let gone = Duration::from_secs(120);
+        let gone =
+            tokio::time::timeout(gone, async { while seen.next().await != Ok(Vec::new()) {} });
+        gone.await.expect("it is forgotten");
+        println!("forgotten after {:?}", clock.now().since(died));
+    }
 }
 
 #[tokio::test]

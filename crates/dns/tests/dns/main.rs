@@ -17,6 +17,7 @@ mod conforms;
 mod consul;
 mod ends;
 #[path = "../../../consul/tests/consul/proxy.rs"]
+#[expect(dead_code, reason = "what only its own tests use")]
 mod proxy;
 #[path = "../../../consul/tests/consul/scene.rs"]
 #[expect(dead_code, reason = "what only its own tests use")]
