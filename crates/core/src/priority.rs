@@ -1,6 +1,10 @@
 //! What is to be done first, and what may be left undone.
 
-use std::fmt;
+use std::{cell::Cell, fmt};
+
+thread_local! {
+    static HERE: Cell<Priority> = const { Cell::new(Priority::Default) };
+}
 
 /// How much it matters that a request is answered: what has more than it can do does the more important first, and leaves
 /// the less important undone.
@@ -40,6 +44,25 @@ impl Priority {
         named.map(|(_, priority)| *priority)
     }
 
+    /// That of the work which is being done here: what [`within`](Self::within) says, and else `Default`.
+    pub fn here() -> Self {
+        HERE.get()
+    }
+
+    /// Runs `step`, a poll say, as work of this priority; after it, also on panic, the one before holds again.
+    pub fn within<T>(self, step: impl FnOnce() -> T) -> T {
+        struct Restore(Priority);
+
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                HERE.set(self.0);
+            }
+        }
+
+        let _restore = Restore(HERE.replace(self));
+        step()
+    }
+
     /// Its name.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -69,6 +92,16 @@ mod tests {
         for other in ["", "Critical", "critical ", "high", "0"] {
             assert_eq!(Priority::named(other), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn it_holds_within_a_step_and_no_longer_also_if_that_panics() {
+        Priority::Critical.within(|| {
+            let panicked = std::panic::catch_unwind(|| Priority::Sheddable.within(|| panic!()));
+            assert!(panicked.is_err());
+            assert_eq!(Priority::here(), Priority::Critical);
+        });
+        assert_eq!(Priority::here(), Priority::Default);
     }
 
     #[test]

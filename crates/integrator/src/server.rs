@@ -14,7 +14,7 @@ use std::{
 
 use tokio::net::TcpListener;
 use tower_layer::Layer;
-use tower_mesh_core::{ClassifyErrors, PerCall};
+use tower_mesh_core::{ClassifyErrors, PerCall, Priority};
 use tower_mesh_http::{
     CompleteOnBody,
     server::{Server, ServerCounts, ServerLayer},
@@ -31,6 +31,8 @@ use crate::{
 
 /// As of the calls to a service: the cap of Envoy and gRPC.
 const MAX_IN_FLIGHT: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
+/// What CoDel takes for a queue that stands: who waits longer waits because there is too much to do, not for a moment.
+const CRITICAL_WAITS: Duration = Duration::from_millis(100);
 
 /// What the servers of this process have in common.
 #[derive(Debug, Default)]
@@ -112,6 +114,8 @@ impl Mesh {
 
 fn limit(most: NonZeroUsize, core: &Core) -> AdaptiveLimitLayer<ClassifyErrors, CompleteOnBody> {
     let bulkhead = BulkheadLayer::new(most)
+        .by_priority(most.get())
+        .max_wait(CRITICAL_WAITS)
         .clock(core.clock.clone())
         .completion(CompleteOnBody::new())
         .adaptive(Adaptive::new());
@@ -155,6 +159,14 @@ impl MeshServerLayer {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.server = self.server.timeout(timeout);
+        self
+    }
+
+    /// Believes a request that says how much it matters up to here; see
+    /// [`ServerLayer`](crate::http::server::ServerLayer::believe_priority).
+    #[must_use]
+    pub fn believe_priority(mut self, most: Priority) -> Self {
+        self.server = self.server.believe_priority(most);
         self
     }
 

@@ -22,9 +22,10 @@ and 200 seeds.
 
   --seeds N        so many seeds, each of which stands for a scenario, its fleet and what goes wrong
   --seed S         that seed; with --seeds, the first one
-  --scenario NAME  that scenario: S1, S2, S4, S5, S6, S7, S8 or S9
+  --scenario NAME  that scenario: S1, S2 or S4 to S10
   --full           as the study has it: larger, and at both loads
-  --mutant NAME    with that broken: no-limit, budget-alone, no-budget, no-judges, no-slow-start, credulous, told-late, no-panic
+  --mutant NAME    with that broken: no-limit, budget-alone, no-budget, no-judges, no-slow-start, credulous, told-late, no-panic,
+                   no-priorities
   --threads N      how many are run at once (default: as many as there are cores)
   --verbose        print every figure, not only those that fail
   --help           print this

@@ -14,6 +14,7 @@
 //! | S7 | every tenth server is up for 2 s and down for 2 s | a quarter |
 //! | S8 | every server is replaced within a minute | a quarter |
 //! | S9 | every server fails | a quarter |
+//! | S10 | servers are asked for twice what they can do, by three classes of requests | a fifth; other shares of the classes, other loads |
 //!
 //! Left out: S1's chain of three layers, whose retries need a word between processes that does not exist yet.
 
@@ -27,6 +28,7 @@ mod known;
 mod mutant;
 mod newcomer;
 mod outage;
+mod priorities;
 mod slow;
 mod total;
 mod world;
@@ -58,6 +60,8 @@ pub enum Storm {
     Deploy,
     /// S9: nobody is left.
     Total,
+    /// S10: more to do than can be done.
+    Priorities,
 }
 
 /// How large a fleet is.
@@ -84,7 +88,7 @@ pub struct Run {
 
 impl Storm {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Outage,
         Self::Slow,
         Self::Herd,
@@ -93,10 +97,11 @@ impl Storm {
         Self::Flapping,
         Self::Deploy,
         Self::Total,
+        Self::Priorities,
     ];
 
     /// The same, those first whose full runs take the longest.
-    pub const LONGEST_FIRST: [Self; 8] = [
+    pub const LONGEST_FIRST: [Self; 9] = [
         Self::Newcomer,
         Self::Outage,
         Self::Blackout,
@@ -104,6 +109,7 @@ impl Storm {
         Self::Flapping,
         Self::Slow,
         Self::Deploy,
+        Self::Priorities,
         Self::Total,
     ];
 
@@ -118,6 +124,7 @@ impl Storm {
             Self::Flapping => "S7",
             Self::Deploy => "S8",
             Self::Total => "S9",
+            Self::Priorities => "S10",
         }
     }
 
@@ -145,6 +152,7 @@ impl Run {
             Storm::Flapping => flapping::run(self),
             Storm::Deploy => deploy::run(self),
             Storm::Total => total::run(self),
+            Storm::Priorities => priorities::run(self),
         }
     }
 

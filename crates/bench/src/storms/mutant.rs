@@ -25,11 +25,13 @@ pub enum Mutant {
     ToldLate,
     /// Too many may be out: there is no panic.
     NoPanic,
+    /// No request is believed to matter more than another.
+    NoPriorities,
 }
 
 impl Mutant {
     /// What has to be noticed, by which scenario and by which of its figures.
-    pub const ALL: [Notice; 9] = [
+    pub const ALL: [Notice; 10] = [
         Notice::new(Self::NoLimit, Storm::Outage, "seconds until"),
         // Limit and breakers keep retries away, too: only without them the budget is missed.
         Notice {
@@ -47,6 +49,11 @@ impl Mutant {
         Notice::new(Self::NoJudges, Storm::Flapping, "the longest time out"),
         Notice::new(Self::ToldLate, Storm::Deploy, "attempts that failed"),
         Notice::new(Self::NoPanic, Storm::Total, "servers that are tried"),
+        Notice::new(
+            Self::NoPriorities,
+            Storm::Priorities,
+            "critical requests answered",
+        ),
     ];
 
     /// As the command line has it.
@@ -60,6 +67,7 @@ impl Mutant {
             Self::Credulous => "credulous",
             Self::ToldLate => "told-late",
             Self::NoPanic => "no-panic",
+            Self::NoPriorities => "no-priorities",
         }
     }
 
@@ -93,7 +101,7 @@ impl Mutant {
                 policy.panic.max_out = Ratio::ONE;
                 policy.panic.min_healthy = 0;
             }
-            Self::Credulous | Self::ToldLate => {}
+            Self::Credulous | Self::ToldLate | Self::NoPriorities => {}
         }
     }
 }

@@ -175,9 +175,10 @@ pub(super) fn within<T>(inherited: &mut Option<Inherited>, step: impl FnOnce() -
         }
     }
 
+    let priority = inherited.as_ref().and_then(|it| it.context.priority());
     let before = swap(inherited.take());
     let _lent = Lent(inherited, before);
-    step()
+    priority.unwrap_or_default().within(step)
 }
 
 /// What was there, until it is dropped.
@@ -294,6 +295,7 @@ mod tests {
         let critical = context::Context::new().with_priority(Priority::Critical);
         let future = outer.with_context(critical.clone()).carry(async move {
             assert_eq!((context(), left()), (Some(Priority::Critical), Some(100)));
+            assert_eq!(Priority::here(), Priority::Critical);
             let within = async { (context(), left(), Inherited::current().is_some()) };
             detached(within).await
         });

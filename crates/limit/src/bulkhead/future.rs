@@ -90,7 +90,7 @@ impl Pass {
 fn poll_wait(pass: &mut Option<Pass>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
     if let Some(Pass::Direct(permit)) = pass {
         let pool = permit.pool();
-        if !pool.settings.waits() {
+        if pool.settings.places(pool.settings.priority()) == 0 {
             return Poll::Ready(Err(pool.refuse().into()));
         }
         *pass = Some(Pass::Waiting(Box::pin(Wait::new(Arc::clone(pool)))));

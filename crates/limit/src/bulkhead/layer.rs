@@ -27,6 +27,7 @@ use super::{
 /// |---|---|---|
 /// | `queue` | 0 | a queue only helps against short bursts; under overload it makes every answer late |
 /// | `max_wait` | 1 s | longer, and whoever called has likely given up |
+/// | `by_priority` | no | a client that calls one service knows of few calls that matter less |
 ///
 /// One layer value is one set of permits, however many services it makes; a clone of the layer shares them. A setter
 /// makes a layer with permits of its own, so take the [`handle`](Self::handle) last.
@@ -77,6 +78,7 @@ impl BulkheadLayer {
                 limit,
                 queue: 0,
                 max_wait: MAX_WAIT,
+                critical: None,
                 clock: Clock::default(),
                 adaptive: None,
             }),
@@ -96,6 +98,22 @@ impl<C> BulkheadLayer<C> {
     #[must_use]
     pub fn max_wait(self, max_wait: Duration) -> Self {
         self.with(|settings| settings.max_wait = max_wait)
+    }
+
+    /// Goes by how much calls matter ([`Priority::here`](tower_mesh_core::Priority::here), when they are first polled), once
+    /// there is more to do than may run:
+    ///
+    /// | class | |
+    /// |---|---|
+    /// | `Critical` | waits if no permit is free, up to [`max_wait`](Self::max_wait), and goes before all others that wait; `places` may do so beside those of the [`queue`](Self::queue) |
+    /// | `Default` | as without priorities |
+    /// | `Sheddable` | gets a permit only while nobody waits and less than three quarters of them are out; it never waits |
+    ///
+    /// Nothing is set aside: while no critical call comes, the others have all there is. So a critical call may have to wait
+    /// for one that runs, and with a limit far above what the service can do at once, priorities come too late.
+    #[must_use]
+    pub fn by_priority(self, places: usize) -> Self {
+        self.with(|settings| settings.critical = Some(places))
     }
 
     /// Lets the limit move below the one given, as the service can bear; nothing for a fixed one, as by default.

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt, task::Waker};
 
-use tower_mesh_core::sync::{AtomicU64, Mutex, Ordering, lock};
+use tower_mesh_core::{
+    Priority,
+    sync::{AtomicU64, Mutex, Ordering, lock},
+};
 
 /// Permits out, limit and "somebody waits" change as one word, so a permit that is free at once costs one
 /// compare-exchange. The queue is locked only when somebody waits.
@@ -23,13 +26,24 @@ pub(crate) struct Permits {
 #[derive(Default)]
 struct Queue {
     next: u64,
-    /// In the order of arrival. Who is no longer in it has been given a permit.
+    /// The critical first, and in the order of arrival. Who is no longer in it has been given a permit.
     waiting: BTreeMap<Ticket, Waker>,
 }
 
-/// A place in the queue.
+/// A place in the queue: before those that are greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ticket(u64);
+
+impl Ticket {
+    /// Whoever is not critical comes after all who are.
+    fn new(nth: u64, priority: Priority) -> Self {
+        const LATER: u64 = 1 << 63;
+        match priority {
+            Priority::Critical => Self(nth),
+            _ => Self(nth | LATER),
+        }
+    }
+}
 
 /// What came of asking for a permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +109,20 @@ impl Permits {
         false
     }
 
+    /// Takes a permit if one is free, nobody waits, and less than three quarters of the limit are in use.
+    pub(crate) fn try_acquire_spare(&self) -> bool {
+        let mut word = self.word.load(Ordering::Relaxed);
+        while is_free(word) && out(word) < (3 * limit(word)).div_ceil(4) {
+            match self.replace(word, word + PERMIT) {
+                Ok(()) => return true,
+                Err(now) => word = now,
+            }
+        }
+        false
+    }
+
     /// Takes a permit or a place in the queue, of which there are `places`.
-    pub(crate) fn enter(&self, waker: Waker, places: usize) -> Entry {
+    pub(crate) fn enter(&self, waker: Waker, places: usize, priority: Priority) -> Entry {
         // A waker that is not kept is dropped after the lock: it is user code.
         let mut queue = lock(&self.queue);
         let mut word = self.word.load(Ordering::Relaxed);
@@ -104,7 +130,10 @@ impl Permits {
             let (next, entry) = if is_free(word) {
                 (word + PERMIT, Entry::Admitted)
             } else if queue.waiting.len() < places {
-                (word | WAITING, Entry::Queued(Ticket(queue.next)))
+                (
+                    word | WAITING,
+                    Entry::Queued(Ticket::new(queue.next, priority)),
+                )
             } else {
                 return Entry::Full;
             };

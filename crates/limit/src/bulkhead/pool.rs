@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tower_mesh_core::{
-    Clock, Finish, Instant, Outcome, frame,
+    Clock, Finish, Instant, Outcome, Priority, frame,
     sync::{AtomicU64, Ordering},
 };
 
@@ -27,14 +27,28 @@ pub(crate) struct Settings {
     pub(super) limit: NonZeroUsize,
     pub(super) queue: usize,
     pub(super) max_wait: Duration,
+    /// How many critical calls may wait beside the others; nothing: all calls are the same.
+    pub(super) critical: Option<usize>,
     pub(crate) clock: Clock,
     pub(super) adaptive: Option<Adaptive>,
 }
 
 impl Settings {
-    /// Whether a call may wait at all.
-    pub(super) fn waits(&self) -> bool {
-        self.queue > 0 && !self.max_wait.is_zero()
+    /// How many may wait, when a call of this priority comes that wants to.
+    pub(super) fn places(&self, priority: Priority) -> usize {
+        match (self.critical, priority) {
+            _ if self.max_wait.is_zero() => 0,
+            (None, _) | (_, Priority::Default) => self.queue,
+            (Some(more), Priority::Critical) => self.queue.saturating_add(more),
+            // It would wait for what others are refused.
+            _ => 0,
+        }
+    }
+
+    /// How much the call that is polled matters.
+    pub(super) fn priority(&self) -> Priority {
+        self.critical
+            .map_or(Priority::Default, |_| Priority::here())
     }
 }
 
@@ -158,9 +172,14 @@ impl Permit {
     /// Takes it, if one is free at once.
     #[inline]
     pub(super) fn try_take(&mut self) -> bool {
-        if self.pool.permits.try_acquire() {
-            self.taken = true;
-        }
+        let Pool {
+            permits, settings, ..
+        } = &*self.pool;
+        self.taken = if settings.priority() == Priority::Sheddable {
+            permits.try_acquire_spare()
+        } else {
+            permits.try_acquire()
+        };
         self.taken
     }
 }

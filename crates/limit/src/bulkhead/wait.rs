@@ -113,7 +113,11 @@ impl Turn {
             pool.count_refused();
             return Err(Err(DeadlineExceeded::already().into()));
         }
-        match pool.permits.enter(cx.waker().clone(), settings.queue) {
+        let priority = settings.priority();
+        let entry = pool
+            .permits
+            .enter(cx.waker().clone(), settings.places(priority), priority);
+        match entry {
             Entry::Admitted => Err(Ok(Permit::taken(Arc::clone(pool)))),
             Entry::Full => Err(Err(pool.refuse().into())),
             Entry::Queued(ticket) => {

@@ -6,6 +6,7 @@ mod cost;
 mod deadline;
 mod endings;
 mod flaws;
+mod priorities;
 mod queue;
 #[cfg(feature = "rate")]
 mod rate;

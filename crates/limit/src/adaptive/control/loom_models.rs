@@ -3,6 +3,7 @@
 use std::{sync::Arc, task::Waker};
 
 use loom::{future::block_on, thread};
+use tower_mesh_core::Priority;
 
 use super::*;
 use crate::{
@@ -61,7 +62,7 @@ fn acquire(permits: &Permits) {
         let waker: Waker = cx.waker().clone();
         let entered = match queued {
             Some(ticket) => permits.is_turn(ticket, waker),
-            None => match permits.enter(waker, 1) {
+            None => match permits.enter(waker, 1, Priority::Default) {
                 Entry::Admitted => true,
                 Entry::Queued(ticket) => {
                     queued = Some(ticket);

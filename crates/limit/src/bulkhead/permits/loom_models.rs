@@ -11,6 +11,8 @@ use loom::{
     thread,
 };
 
+use tower_mesh_core::Priority;
+
 use super::{Count, Entry, Permits, Ticket};
 
 const PLACES: usize = 2;
@@ -28,7 +30,7 @@ fn poll_acquire(permits: &Permits, ticket: &mut Option<Ticket>, cx: &Context<'_>
     let entered = match *ticket {
         Some(ticket) => permits.is_turn(ticket, waker),
         None if permits.try_acquire() => true,
-        None => match permits.enter(waker, PLACES) {
+        None => match permits.enter(waker, PLACES, Priority::Default) {
             Entry::Admitted => true,
             Entry::Queued(place) => {
                 *ticket = Some(place);
@@ -89,10 +91,12 @@ fn who_leaves_the_queue_takes_no_wake_up_with_him() {
         assert!(permits.try_acquire());
         let quitter = {
             let permits = Arc::clone(&permits);
-            thread::spawn(move || match permits.enter(Waker::noop().clone(), PLACES) {
-                Entry::Queued(ticket) if permits.leave(ticket) => {}
-                Entry::Admitted | Entry::Queued(_) => assert_eq!(permits.release(), None),
-                Entry::Full => unreachable!("there are as many places as threads"),
+            thread::spawn(move || {
+                match permits.enter(Waker::noop().clone(), PLACES, Priority::Default) {
+                    Entry::Queued(ticket) if permits.leave(ticket) => {}
+                    Entry::Admitted | Entry::Queued(_) => assert_eq!(permits.release(), None),
+                    Entry::Full => unreachable!("there are as many places as threads"),
+                }
             })
         };
         let waiter = {

@@ -9,6 +9,8 @@ use std::{
 
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
+use tower_mesh_core::Priority;
+
 use super::{Count, Entry, MAX_LIMIT, Permits, Ticket};
 
 /// Counts how often it was woken.
@@ -58,8 +60,8 @@ fn nobody_overtakes_those_who_wait_even_while_permits_are_handed_out() {
     let permits = Arc::new(Permits::new(1));
     assert!(permits.try_acquire());
     let pushy = Arc::new(Pushy(Arc::clone(&permits), AtomicUsize::new(0)));
-    let first = permits.enter(Waker::from(Arc::clone(&pushy)), 2);
-    let second = permits.enter(Waker::noop().clone(), 2);
+    let first = permits.enter(Waker::from(Arc::clone(&pushy)), 2, Priority::Default);
+    let second = permits.enter(Waker::noop().clone(), 2, Priority::Default);
     let (Entry::Queued(_), Entry::Queued(second)) = (first, second) else {
         panic!("there were places");
     };
@@ -71,7 +73,7 @@ fn nobody_overtakes_those_who_wait_even_while_permits_are_handed_out() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Arrive,
+    Arrive(Priority),
     /// One of those who have called leaves: gives his permit back, or his place.
     Leave(usize),
     Resize(usize),
@@ -79,7 +81,11 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => Just(Step::Arrive),
+        4 => prop_oneof![
+            2 => Just(Priority::Default),
+            1 => Just(Priority::Critical),
+            1 => Just(Priority::Sheddable),
+        ].prop_map(Step::Arrive),
         4 => any::<usize>().prop_map(Step::Leave),
         1 => (1..6usize).prop_map(Step::Resize),
     ]
@@ -99,7 +105,7 @@ struct World {
     arrived: usize,
     limit: usize,
     inside: Vec<usize>,
-    waiting: VecDeque<usize>,
+    waiting: VecDeque<(usize, Priority)>,
 }
 
 const PLACES: usize = 3;
@@ -118,7 +124,7 @@ impl World {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Arrive => self.arrive(),
+            Step::Arrive(priority) => self.arrive(priority),
             Step::Leave(_) if self.callers.is_empty() => {}
             Step::Leave(which) => self.leave(which % self.callers.len()),
             Step::Resize(limit) => {
@@ -127,7 +133,7 @@ impl World {
             }
         }
         while self.inside.len() < self.limit {
-            let Some(next) = self.waiting.pop_front() else {
+            let Some((next, _)) = self.waiting.pop_front() else {
                 break;
             };
             self.inside.push(next);
@@ -135,12 +141,25 @@ impl World {
         self.agree();
     }
 
-    fn arrive(&mut self) {
+    fn arrive(&mut self, priority: Priority) {
         let (number, bell) = (self.arrived, Arc::new(Bell::default()));
         self.arrived += 1;
-        let entry = match self.permits.try_acquire() {
-            true => Entry::Admitted,
-            false => self.permits.enter(Waker::from(Arc::clone(&bell)), PLACES),
+        let entry = match priority {
+            // As a bulkhead has it, it does not wait.
+            Priority::Sheddable if self.permits.try_acquire_spare() => {
+                assert!(4 * self.inside.len() < 3 * self.limit, "not spare");
+                Entry::Admitted
+            }
+            Priority::Sheddable => {
+                let spare = 4 * self.inside.len() < 3 * self.limit;
+                assert!(!spare || !self.waiting.is_empty());
+                return;
+            }
+            _ if self.permits.try_acquire() => Entry::Admitted,
+            _ => {
+                let waker = Waker::from(Arc::clone(&bell));
+                self.permits.enter(waker, PLACES, priority)
+            }
         };
         let ticket = match entry {
             Entry::Full => {
@@ -153,7 +172,12 @@ impl World {
                 None
             }
             Entry::Queued(ticket) => {
-                self.waiting.push_back(number);
+                let critical = |other: &&(_, Priority)| other.1 == Priority::Critical;
+                let at = match priority {
+                    Priority::Critical => self.waiting.iter().take_while(critical).count(),
+                    _ => self.waiting.len(),
+                };
+                self.waiting.insert(at, (number, priority));
                 Some(ticket)
             }
         };
@@ -170,8 +194,11 @@ impl World {
         if !waited {
             self.permits.release();
         }
-        assert_eq!(waited, self.waiting.contains(&number));
-        self.waiting.retain(|&other| other != number);
+        assert_eq!(
+            waited,
+            self.waiting.iter().any(|&(other, _)| other == number)
+        );
+        self.waiting.retain(|&(other, _)| other != number);
         self.inside.retain(|&other| other != number);
     }
 
@@ -195,7 +222,7 @@ impl World {
 }
 
 proptest! {
-    // I1, I5: nobody above the limit, in their order, nobody forgotten
+    // I1, I5: nobody above the limit, the critical first and else in their order, nobody forgotten
     #[test]
     fn permits_go_where_a_plain_account_says(
         limit in 1..4usize,
