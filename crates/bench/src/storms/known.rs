@@ -72,6 +72,8 @@ const EXCEEDED: &[Exceeded] = &[
     ),
     // Beside "no endpoint", "overloaded" where servers say that they are.
     of(Storm::Total, Size::Small, "kinds of refusal", 2.0),
+    // Now and then the limit goes too far, and what runs then is late, whatever its class: on few servers that is more of it.
+    of(Storm::Priorities, Size::Small, "critical requests", 0.985),
 ];
 
 /// What is said of `figure`, which came of `run`.
