@@ -3,7 +3,7 @@
 mod error;
 mod grpc;
 mod http1;
-mod message;
+pub(crate) mod message;
 
 use std::{
     future::{Future, poll_fn},

@@ -38,16 +38,46 @@ fn put_number(to: &mut BytesMut, mut number: usize) {
 
 /// The status in the one frame that a body is.
 pub(super) fn serving(body: &[u8]) -> Result<u64, ProbeError> {
+    let message = message(body).map_err(ProbeError::no_grpc)?;
+    status(message).ok_or_else(|| ProbeError::no_grpc("its message is broken"))
+}
+
+/// `HealthCheckRequest.service` in the one frame that a body is: no text if it is left away, nothing if it cannot be read.
+pub(crate) fn service(body: &[u8]) -> Option<&str> {
+    let mut message = message(body).ok()?;
+    let mut service: &[u8] = &[];
+    while !message.is_empty() {
+        let key = number(&mut message)?;
+        match key & 7 {
+            0 => drop(number(&mut message)?),
+            1 => skip(&mut message, 8)?,
+            2 => {
+                let length = number(&mut message)?;
+                let text = message;
+                skip(&mut message, length)?;
+                if key == u64::from(SERVICE) {
+                    service = &text[..text.len() - message.len()];
+                }
+            }
+            5 => skip(&mut message, 4)?,
+            _ => return None,
+        }
+    }
+    std::str::from_utf8(service).ok()
+}
+
+/// The message in the one frame that a body is.
+fn message(body: &[u8]) -> Result<&[u8], &'static str> {
     let Some(([compressed, length @ ..], message)) = body.split_first_chunk::<5>() else {
-        return Err(ProbeError::no_grpc("it has no message"));
+        return Err("it has no message");
     };
     if *compressed != 0 {
-        return Err(ProbeError::no_grpc("it is compressed"));
+        return Err("it is compressed");
     }
     if u32::from_be_bytes(*length) as usize != message.len() {
-        return Err(ProbeError::no_grpc("its length is another"));
+        return Err("its length is another");
     }
-    status(message).ok_or_else(|| ProbeError::no_grpc("its message is broken"))
+    Ok(message)
 }
 
 /// `HealthCheckResponse.status`: zero if it is left away, the last if it is repeated. Fields of later versions are skipped.

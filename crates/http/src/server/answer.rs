@@ -5,11 +5,11 @@ use std::{error::Error, fmt, time::Duration};
 use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use tower_mesh_core::{Kind, Refusal, Rng};
 
-use super::body::Said;
+use super::{authorize::Denied, body::Said};
 
 /// Why the handler has not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +23,11 @@ pub(super) struct Failure {
 
 const INVALID_ARGUMENT: u8 = 3;
 const DEADLINE_EXCEEDED: u8 = 4;
+const PERMISSION_DENIED: u8 = 7;
 const RESOURCE_EXHAUSTED: u8 = 8;
 const INTERNAL: u8 = 13;
 const UNAVAILABLE: u8 = 14;
+const UNAUTHENTICATED: u8 = 16;
 
 impl Failure {
     pub(super) const INVALID_TIMEOUT: Self =
@@ -37,6 +39,14 @@ impl Failure {
     );
     pub(super) const INTERNAL: Self =
         Self::new("internal", StatusCode::INTERNAL_SERVER_ERROR, INTERNAL);
+
+    const UNAUTHENTICATED: Self =
+        Self::new("unauthenticated", StatusCode::UNAUTHORIZED, UNAUTHENTICATED);
+    const FORBIDDEN: Self = Self::new(
+        "permission_denied",
+        StatusCode::FORBIDDEN,
+        PERMISSION_DENIED,
+    );
 
     const fn new(kind: &'static str, http: StatusCode, grpc: u8) -> Self {
         Self {
@@ -50,7 +60,11 @@ impl Failure {
     /// What an error of the service beneath means to a caller.
     pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
         let Some(refusal) = Refusal::of(error) else {
-            return Self::INTERNAL;
+            return match Denied::find(error) {
+                Some(denied) if denied.is_unauthenticated() => Self::UNAUTHENTICATED,
+                Some(_) => Self::FORBIDDEN,
+                None => Self::INTERNAL,
+            };
         };
         let (http, grpc) = match refusal.kind() {
             Kind::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, DEADLINE_EXCEEDED),
@@ -67,8 +81,11 @@ impl Failure {
     }
 
     /// Whether the request never came to the handler: nothing of it has been done.
-    pub(super) fn is_overload(self) -> bool {
-        self.grpc == RESOURCE_EXHAUSTED
+    pub(super) fn is_refusal(self) -> bool {
+        matches!(
+            self.grpc,
+            RESOURCE_EXHAUSTED | UNAUTHENTICATED | PERMISSION_DENIED
+        )
     }
 
     /// The answer in the protocol of the request, under an id that stands in the log as well.
@@ -95,6 +112,10 @@ impl Failure {
             let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
+        if status == StatusCode::UNAUTHORIZED {
+            let bearer = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(WWW_AUTHENTICATE, bearer);
+        }
         response
     }
 
@@ -104,6 +125,14 @@ impl Failure {
         let headers = response.headers_mut();
         headers.insert(GRPC_STATUS, u16::from(self.grpc).into());
         let message = format!("{} (id {id})", self.kind);
+        #[cfg(feature = "grpc")]
+        headers.extend(super::details::header(
+            self.grpc,
+            self.kind,
+            &message,
+            &id.to_string(),
+            self.retry_after,
+        ));
         // Letters, digits and brackets: nothing for gRPC's percent-encoding to do.
         if let Ok(message) = HeaderValue::try_from(message) {
             headers.insert(GRPC_MESSAGE, message);
@@ -140,7 +169,7 @@ impl fmt::Display for Id {
 pub(super) fn said(status: StatusCode, content_type: &'static str, bytes: Bytes) -> Response<Said> {
     let mut response = Response::new(Said {
         bytes,
-        trailers: None,
+        ..Said::default()
     });
     *response.status_mut() = status;
     let headers = response.headers_mut();

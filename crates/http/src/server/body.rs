@@ -10,7 +10,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::counts::InFlight;
+use super::{counts::InFlight, watch::Watching};
 
 pin_project! {
     /// The body of an answer of a [`Server`](super::Server): the handler's, unchanged, or what the layer itself says.
@@ -31,6 +31,7 @@ pin_project! {
         Theirs { #[pin] body: B },
         // Boxed trailers, as only the health check of gRPC has any.
         Ours { bytes: Bytes, trailers: Option<Box<HeaderMap>> },
+        Watches { watching: Box<Watching> },
     }
 }
 
@@ -43,13 +44,14 @@ impl<B> ServerBody<B> {
     }
 
     pub(super) fn ours(said: Said) -> Self {
-        Self {
-            kind: Kind::Ours {
+        let kind = match said.watching {
+            Some(watching) => Kind::Watches { watching },
+            None => Kind::Ours {
                 bytes: said.bytes,
                 trailers: said.trailers,
             },
-            held: None,
-        }
+        };
+        Self { kind, held: None }
     }
 }
 
@@ -58,6 +60,8 @@ impl<B> ServerBody<B> {
 pub(super) struct Said {
     pub(super) bytes: Bytes,
     pub(super) trailers: Option<Box<HeaderMap>>,
+    /// In their place, what is said as it changes.
+    pub(super) watching: Option<Box<Watching>>,
 }
 
 impl<B: Body<Data = Bytes>> Body for ServerBody<B> {
@@ -70,6 +74,7 @@ impl<B: Body<Data = Bytes>> Body for ServerBody<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().kind.project() {
             KindProj::Theirs { body } => body.poll_frame(cx),
+            KindProj::Watches { watching } => watching.poll_frame(cx).map(|frame| frame.map(Ok)),
             KindProj::Ours { bytes, trailers } => Poll::Ready(if !bytes.is_empty() {
                 Some(Ok(Frame::data(std::mem::take(bytes))))
             } else {
@@ -83,6 +88,7 @@ impl<B: Body<Data = Bytes>> Body for ServerBody<B> {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Theirs { body } => body.is_end_stream(),
+            Kind::Watches { watching } => watching.is_over(),
             Kind::Ours { bytes, trailers } => bytes.is_empty() && trailers.is_none(),
         }
     }
@@ -90,6 +96,7 @@ impl<B: Body<Data = Bytes>> Body for ServerBody<B> {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Theirs { body } => body.size_hint(),
+            Kind::Watches { .. } => SizeHint::default(),
             Kind::Ours { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
         }
     }

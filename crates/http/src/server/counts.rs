@@ -31,7 +31,7 @@ pub struct ServerCounts {
     pub failed: u64,
     /// Panics, which are among the failures.
     pub panicked: u64,
-    /// Requests that never came to the handler: expired, with a deadline nobody can read, one too many.
+    /// Requests that never came to the handler: expired, with a deadline nobody can read, one too many, denied.
     pub refused: u64,
     /// Requests whose sender went away before there was an answer.
     pub abandoned: u64,

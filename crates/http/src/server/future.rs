@@ -23,6 +23,7 @@ use super::{
     health::{Asked, poll_question},
     inherited::{self, Inherited},
     layer::Settings,
+    quiet::Tell,
 };
 use crate::context;
 
@@ -45,7 +46,7 @@ pin_project! {
 pin_project! {
     #[project = StageProj]
     enum Stage<F, B> {
-        Asked { asked: Asked, #[pin] body: B, read: usize, settings: Arc<Settings> },
+        Asked { asked: Asked, #[pin] body: B, question: Vec<u8>, settings: Arc<Settings> },
         Refused { failure: Failure },
         Running { #[pin] handler: F },
         Over,
@@ -71,7 +72,7 @@ impl<F, B> ResponseFuture<F, B> {
             Stage::Asked {
                 asked,
                 body,
-                read: 0,
+                question: Vec::new(),
                 settings,
             },
             None,
@@ -117,14 +118,13 @@ where
             StageProj::Asked {
                 asked,
                 body,
-                read,
+                question,
                 settings,
             } => {
-                if *asked == Asked::Check {
-                    ready!(poll_question(body, read, cx));
+                if asked.is_grpc() {
+                    ready!(poll_question(body, question, cx));
                 }
-                let readiness = settings.readiness.as_ref().expect("else nobody is asked");
-                let answer = asked.answer(readiness);
+                let answer = asked.answer(question, settings);
                 this.stage.set(Stage::Over);
                 return Poll::Ready(Ok(answer.map(ServerBody::ours)));
             }
@@ -207,22 +207,29 @@ impl Serving {
     #[cold]
     fn failed(&mut self, failure: Failure, began: bool, error: Option<BoxError>) -> Response<Said> {
         let id = Id::random(&self.settings.rng);
-        let refused = !began || failure.is_overload();
-        {
-            let _entered = self.span.enter();
-            let kind = failure.kind;
-            match error {
-                // Each is one of many: what an overload needs least is a line for every request.
-                Some(error) if refused => tracing::debug!(kind, %id, %error, "refused"),
-                Some(error) => tracing::error!(kind, %id, %error, "failed"),
-                None => tracing::debug!(kind, %id, "no answer of the handler"),
-            }
-        }
+        let refused = !began || failure.is_refusal();
+        self.log(failure.kind, id, refused, error);
         if let Some(in_flight) = self.in_flight.take() {
             let end = if refused { End::Refused } else { End::Failed };
             self.count(&in_flight, end);
         }
         failure.answer(self.grpc, id)
+    }
+
+    fn log(&self, kind: &str, id: Id, refused: bool, error: Option<BoxError>) {
+        let _entered = self.span.enter();
+        match error {
+            // Each is one of many: what an overload needs least is a line for every request.
+            Some(error) if refused => tracing::debug!(kind, %id, %error, "refused"),
+            Some(error) => match self.settings.quiet.tell(self.settings.clock.now()) {
+                Tell::It { before: 0 } => tracing::error!(kind, %id, %error, "failed"),
+                Tell::It { before } => {
+                    tracing::error!(kind, %id, %error, not_logged_before = before, "failed");
+                }
+                Tell::Nothing => {}
+            },
+            None => tracing::debug!(kind, %id, "no answer of the handler"),
+        }
     }
 
     fn count(&self, in_flight: &InFlight, end: End) {

@@ -14,8 +14,10 @@ use http_body::Body;
 use super::{
     answer::{GRPC_STATUS, said},
     body::Said,
+    layer::Settings,
+    watch::{Serving, Watching},
 };
-use crate::grpc::is_grpc;
+use crate::{grpc::is_grpc, probe::message};
 
 pub(super) const LIVE: &str = "/health/live";
 pub(super) const READY: &str = "/health/ready";
@@ -32,6 +34,10 @@ pub(super) struct Readiness(Arc<dyn Fn() -> Vec<&'static str> + Send + Sync>);
 impl Readiness {
     pub(super) fn new(reasons: impl Fn() -> Vec<&'static str> + Send + Sync + 'static) -> Self {
         Self(Arc::new(reasons))
+    }
+
+    pub(super) fn reasons(&self) -> Vec<&'static str> {
+        (self.0)()
     }
 }
 
@@ -67,18 +73,45 @@ impl Asked {
         }
     }
 
-    pub(super) fn answer(self, readiness: &Readiness) -> Response<Said> {
+    /// Whether the question has a body.
+    pub(super) fn is_grpc(self) -> bool {
+        matches!(self, Self::Check | Self::Watch)
+    }
+
+    /// The answer to `question`, the body of what is asked.
+    pub(super) fn answer(self, question: &[u8], settings: &Settings) -> Response<Said> {
+        let readiness = settings.readiness.as_ref().expect("else nobody is asked");
         match self {
             Self::Live => said(
                 StatusCode::OK,
                 JSON,
                 Bytes::from_static(br#"{"live":true}"#),
             ),
-            Self::Ready => ready_or_not(&(readiness.0)()),
-            Self::Check => checked((readiness.0)().is_empty()),
-            Self::Watch => unimplemented(),
+            Self::Ready => ready_or_not(&readiness.reasons()),
+            Self::Check => match asks_for_known(question, settings) {
+                None => only_status(INVALID_ARGUMENT),
+                Some(false) => only_status(NOT_FOUND),
+                Some(true) => checked(readiness.reasons().is_empty()),
+            },
+            Self::Watch => match asks_for_known(question, settings) {
+                None => only_status(INVALID_ARGUMENT),
+                Some(known) => {
+                    let mut response = said(StatusCode::OK, GRPC, Bytes::new());
+                    let watching = Watching::new(readiness.clone(), settings.clock.clone(), known);
+                    response.body_mut().watching = Some(Box::new(watching));
+                    response
+                }
+            },
         }
     }
+}
+
+/// Whether the service that is asked for is one of this process; nothing, if nobody can tell which that is.
+fn asks_for_known(question: &[u8], settings: &Settings) -> Option<bool> {
+    let name = message::service(question)?;
+    let known = settings.grpc_services.as_ref();
+    // No name is that of the whole process.
+    Some(name.is_empty() || known.is_none_or(|known| known.iter().any(|known| known == name)))
 }
 
 const JSON: &str = "application/json";
@@ -97,11 +130,8 @@ fn ready_or_not(reasons: &[&'static str]) -> Response<Said> {
     said(StatusCode::SERVICE_UNAVAILABLE, JSON, text.into())
 }
 
-/// `HealthCheckResponse`: one field of one byte, behind gRPC's prefix of flag and length.
 fn checked(serving: bool) -> Response<Said> {
-    const SERVING: &[u8] = &[0, 0, 0, 0, 2, 0x08, 1];
-    const NOT_SERVING: &[u8] = &[0, 0, 0, 0, 2, 0x08, 2];
-    let message = if serving { SERVING } else { NOT_SERVING };
+    let message = if serving { Serving::Yes } else { Serving::No }.message();
     let mut response = said(StatusCode::OK, GRPC, Bytes::from_static(message));
     let ok = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from_static("0"))]);
     response.body_mut().trailers = Some(Box::new(ok));
@@ -110,26 +140,35 @@ fn checked(serving: bool) -> Response<Said> {
 
 const GRPC: &str = "application/grpc";
 
-/// UNIMPLEMENTED, which says to a client that it should not ask again: gRPC's own then take the server for healthy.
-fn unimplemented() -> Response<Said> {
+const INVALID_ARGUMENT: &str = "3";
+const NOT_FOUND: &str = "5";
+
+fn only_status(status: &'static str) -> Response<Said> {
     let mut response = said(StatusCode::OK, GRPC, Bytes::new());
-    let status = HeaderValue::from_static("12");
+    let status = HeaderValue::from_static(status);
     response.headers_mut().insert(GRPC_STATUS, status);
     response
 }
 
-/// Reads what is asked to its end: HTTP/2 would reset a stream that is answered before. What it says, the name of a
-/// service, changes nothing.
+/// Reads what is asked to its end: HTTP/2 would reset a stream that is answered before.
 pub(super) fn poll_question<B: Body>(
     mut body: Pin<&mut B>,
-    read: &mut usize,
+    question: &mut Vec<u8>,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
-    while *read <= LONGEST_QUESTION {
+    while question.len() <= LONGEST_QUESTION {
         let Some(Ok(frame)) = ready!(body.as_mut().poll_frame(cx)) else {
             break;
         };
-        *read += frame.data_ref().map_or(0, Buf::remaining);
+        let Ok(mut data) = frame.into_data() else {
+            continue;
+        };
+        while data.has_remaining() && question.len() <= LONGEST_QUESTION {
+            let chunk = data.chunk();
+            let length = chunk.len().min(LONGEST_QUESTION + 1);
+            question.extend_from_slice(&chunk[..length]);
+            data.advance(length);
+        }
     }
     Poll::Ready(())
 }

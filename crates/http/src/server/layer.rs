@@ -8,6 +8,7 @@ use tower_mesh_core::{Clock, PerCall, Priority, Recorder, Rng};
 use super::{
     counts::{Counts, ServerCounts},
     health::Readiness,
+    quiet::Quiet,
     service::Server,
 };
 
@@ -17,7 +18,8 @@ use super::{
 ///
 /// 1. **Health** is answered at once: `GET /health/live` is 200 as long as the process runs, `GET /health/ready` is 200 or
 ///    a 503 with [reasons](Self::ready_unless); `grpc.health.v1.Health/Check` is `SERVING` or `NOT_SERVING`, of the process,
-///    whatever service it asks for, and `Watch` is unimplemented. None of them is counted, limited or traced.
+///    whatever [service](Self::grpc_services) it asks for, and `Watch` says each change within half a second, and ends
+///    (`UNAVAILABLE`) when the process is on its way out. None of them is counted, limited or traced.
 /// 2. **Its deadline** is [read](crate::timeout_of): one that nobody can read is refused (400, `INVALID_ARGUMENT`), and so
 ///    is one that has passed (504, `DEADLINE_EXCEEDED`). The handler sees neither.
 /// 3. **Its context**, trace and priority, is [read](crate::context); a priority only as far as it is
@@ -33,11 +35,17 @@ use super::{
 /// | [`Overloaded`](tower_mesh_core::Kind::Overloaded) | 503 | `RESOURCE_EXHAUSTED` |
 /// | `DeadlineExceeded` | 504 | `DEADLINE_EXCEEDED` |
 /// | `Connect`, `Transport`, `AttemptsExhausted` | 502 | `UNAVAILABLE` |
+/// | [`Denied`](super::Denied): unauthenticated; forbidden | 401; 403 | `UNAUTHENTICATED`; `PERMISSION_DENIED` |
 /// | any other [`Refusal`](tower_mesh_core::Refusal) | 503 | `UNAVAILABLE` |
 /// | anything else, a panic | 500 | `INTERNAL` |
 ///
 /// When to come back, if the error knows, stands in `Retry-After` and `grpc-retry-pushback-ms`. A caller is told the kind
-/// and an id; the error itself goes to the log with the same id, and nowhere else.
+/// and an id; the error itself goes to the log with the same id, and nowhere else. With the feature `grpc` both stand in
+/// `grpc-status-details-bin` too, as Google's `ErrorInfo` and `RetryInfo`. Of a flood of errors ten a second are logged, and
+/// how many were not; refusals only where `debug` is.
+///
+/// Each request has a span `serve` (`info`), with the trace that it belongs to and which attempt it is. Its `Authorization`
+/// is marked as sensitive, so that who prints the request does not print that.
 ///
 /// It serves an axum `Router` and a tonic `Server` alike: its error is [`Infallible`](std::convert::Infallible), the
 /// handler's body passes through unchanged, and a healthy request costs no allocation of its own. Put limits beneath it:
@@ -87,6 +95,9 @@ pub(super) struct Settings {
     pub(super) rng: Rng,
     pub(super) timeout: Option<Duration>,
     pub(super) believed: Priority,
+    /// Names of services that gRPC's health knows; none: all are the process.
+    pub(super) grpc_services: Option<Arc<[String]>>,
+    pub(super) quiet: Arc<Quiet>,
     /// None: health is the handler's.
     pub(super) readiness: Option<Readiness>,
 }
@@ -106,6 +117,8 @@ impl ServerLayer {
                 rng: Rng::default(),
                 timeout: None,
                 believed: Priority::Default,
+                grpc_services: None,
+                quiet: Arc::default(),
                 readiness: Some(Readiness::new(Vec::new)),
             },
             counts: Arc::default(),
@@ -130,14 +143,22 @@ impl ServerLayer {
         self
     }
 
-    /// The process is not ready while `reasons` gives any. They are told to whoever asks: words for kinds of reasons, such
-    /// as `draining`, not names or texts.
+    /// The process is not ready while `reasons` gives any. They are told to whoever asks: words for kinds of reasons, not
+    /// names or texts. `draining` and `stopped` say that it is on its way out, and end what watches its health.
     #[must_use]
     pub fn ready_unless(
         mut self,
         reasons: impl Fn() -> Vec<&'static str> + Send + Sync + 'static,
     ) -> Self {
         self.settings.readiness = Some(Readiness::new(reasons));
+        self
+    }
+
+    /// Names the services that gRPC's health knows (`shop.Orders`): of any other it says that there is none. Unless said, each
+    /// name is that of the process.
+    #[must_use]
+    pub fn grpc_services<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.settings.grpc_services = Some(names.into_iter().map(Into::into).collect());
         self
     }
 

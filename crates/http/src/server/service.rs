@@ -7,10 +7,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{
+    HeaderMap, HeaderValue, Request, Response,
+    header::{AUTHORIZATION, Entry},
+};
 use http_body::Body;
 use tower_mesh_core::{BoxError, Instant, Priority};
 use tower_service::Service;
+use tracing::field::{Empty, display};
 
 use super::{
     answer::Failure,
@@ -21,7 +25,7 @@ use super::{
     layer::Settings,
 };
 use crate::{
-    context::{self, PRIORITY_HEADER},
+    context::{self, PRIORITY_HEADER, TraceContext, attempt_of},
     deadline::timeout_of,
     grpc::is_grpc,
 };
@@ -72,6 +76,7 @@ where
         {
             return ResponseFuture::health(asked, request.into_body(), Arc::clone(settings));
         }
+        hide_secrets(request.headers_mut());
         let grpc = is_grpc(request.headers());
         let now = settings.clock.now();
         let (at, own, refused) = match timeout_of(request.headers()) {
@@ -88,7 +93,7 @@ where
         let serving = Serving {
             settings: Arc::clone(settings),
             in_flight: Some(InFlight::new(&self.counts)),
-            span: tracing::debug_span!("serve", method = %request.method(), path = request.uri().path()),
+            span: span(&request),
             began: now,
             own,
             at,
@@ -102,6 +107,46 @@ where
             }
         }
     }
+}
+
+/// Who prints the headers does not print what stands there.
+fn hide_secrets(headers: &mut HeaderMap) {
+    if headers.contains_key(AUTHORIZATION)
+        && let Entry::Occupied(mut values) = headers.entry(AUTHORIZATION)
+    {
+        values
+            .iter_mut()
+            .for_each(|value| value.set_sensitive(true));
+    }
+}
+
+fn span<B>(request: &Request<B>) -> tracing::Span {
+    let span = tracing::info_span!(
+        "serve",
+        method = %request.method(),
+        path = request.uri().path(),
+        trace_id = Empty,
+        parent_id = Empty,
+        attempt = Empty,
+    );
+    if span.is_disabled() {
+        return span;
+    }
+    if let Some(trace) = TraceContext::of(request.headers()) {
+        span.record(
+            "trace_id",
+            display(format_args!("{:032x}", trace.trace_id())),
+        );
+        span.record(
+            "parent_id",
+            display(format_args!("{:016x}", trace.parent_id())),
+        );
+    }
+    let attempt = attempt_of(request.headers());
+    if attempt > 1 {
+        span.record("attempt", attempt);
+    }
+    span
 }
 
 /// What the headers say, as far as it is believed; and of the priority they say no more after that.

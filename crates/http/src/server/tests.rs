@@ -21,6 +21,10 @@ use tower_mesh_core::{
 use super::*;
 use crate::{Body, context::set_context};
 
+mod authorize;
+mod logs;
+mod watch;
+
 type Answer = Response<ServerBody<Body>>;
 
 fn request(path: &str, headers: &[(&str, &str)]) -> Request<Body> {
@@ -434,11 +438,13 @@ fn grpc_health_waits_for_the_question_and_answers_for_the_process() {
         assert_eq!(text.as_bytes(), [0, 0, 0, 0, 2, 8, status]);
         assert_eq!(trailers.unwrap()["grpc-status"], "0");
     }
-    let (head, ..) = ask(
-        layer.layer(untouched()),
-        request("/grpc.health.v1.Health/Watch", &[GRPC]),
-    );
-    assert_eq!(head.headers["grpc-status"], "12");
+    let named = layer.clone().grpc_services(["shop.Orders"]);
+    for (question, code) in [("\0\0\0\0\x04\n\x02ab", "5"), ("\0\0\0\0\x04\n\x7fab", "3")] {
+        let question =
+            request("/grpc.health.v1.Health/Check", &[GRPC]).map(|_| Body::from(question));
+        let (head, ..) = ask(named.layer(untouched()), question);
+        assert_eq!(head.headers["grpc-status"], code);
+    }
 
     let polls = Arc::new(AtomicUsize::new(0));
     let asked = Arc::clone(&polls);

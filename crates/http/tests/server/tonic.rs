@@ -5,7 +5,7 @@ use std::{
     future::{pending, ready},
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -231,11 +231,39 @@ async fn the_health_that_tonics_own_client_asks_for_is_that_of_the_process() {
             assert_eq!(answer.status(), status, "{service:?}");
         }
     }
-    let watch = health
-        .watch(HealthCheckRequest::default())
-        .await
-        .unwrap_err();
-    assert_eq!(watch.code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn tonics_own_client_watches_the_health_until_the_process_is_on_its_way_out() {
+    let reasons = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&reasons);
+    let layer = ServerLayer::new()
+        .ready_unless(move || seen.lock().unwrap().clone())
+        .grpc_services(["shop.Orders"]);
+    let mut health = HealthClient::new(serve(layer).await);
+    let watch = |service: &str| HealthCheckRequest {
+        service: service.to_owned(),
+    };
+    let other = health.check(watch("shop.Carts")).await.unwrap_err();
+    assert_eq!(other.code(), Code::NotFound);
+    let other = health.watch(watch("shop.Carts")).await.unwrap();
+    let other = other.into_inner().message().await.unwrap().unwrap();
+    assert_eq!(other.status(), ServingStatus::ServiceUnknown);
+
+    let answer = health.watch(watch("shop.Orders")).await.unwrap();
+    let mut stream = answer.into_inner();
+    for (reason, status) in [
+        (None, ServingStatus::Serving),
+        (Some("component"), ServingStatus::NotServing),
+        (None, ServingStatus::Serving),
+        (Some("draining"), ServingStatus::NotServing),
+    ] {
+        *reasons.lock().unwrap() = reason.into_iter().collect();
+        let said = stream.message().await.unwrap().unwrap();
+        assert_eq!(said.status(), status, "{reason:?}");
+    }
+    let end = stream.message().await.unwrap_err();
+    assert_eq!(end.code(), Code::Unavailable);
 }
 
 /// A layer beneath that refuses: under tonic alone its error would reset the stream.
@@ -274,4 +302,15 @@ async fn an_error_of_a_layer_beneath_is_a_status_with_pushback_and_no_reset() {
         refused.metadata().get("grpc-retry-pushback-ms").unwrap(),
         "300"
     );
+    #[cfg(feature = "grpc")]
+    {
+        use tonic_types::StatusExt;
+        let details = refused.get_error_details();
+        let info = details.error_info().unwrap();
+        assert_eq!((&*info.reason, &*info.domain), ("OVERLOADED", "tower-mesh"));
+        assert!(refused.message().contains(&info.metadata["id"]));
+        let retry = details.retry_info().unwrap().retry_delay;
+        assert_eq!(retry, Some(Duration::from_millis(300)));
+        assert!(!format!("{refused:?}").contains("SECRET"));
+    }
 }
