@@ -85,6 +85,17 @@ pin_project! {
     }
 }
 
+impl<B, G> TrackedBody<B, G> {
+    /// A body that holds nothing.
+    pub(crate) fn untracked(inner: B) -> Self {
+        Self {
+            inner,
+            held: None,
+            ending: Ending::Plain,
+        }
+    }
+}
+
 impl<B, G> Body for TrackedBody<B, G>
 where
     B: Body,

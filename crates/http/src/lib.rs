@@ -59,6 +59,7 @@ mod client;
 mod complete;
 mod connect;
 pub mod context;
+pub mod credentials;
 mod deadline;
 mod error;
 mod future;

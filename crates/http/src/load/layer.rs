@@ -59,6 +59,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct ReportLoadLayer {
     meter: Meter,
+    silent: bool,
 }
 
 impl ReportLoadLayer {
@@ -72,7 +73,15 @@ impl ReportLoadLayer {
     pub fn clock(self, clock: Clock) -> Self {
         Self {
             meter: Meter::new(clock),
+            ..self
         }
+    }
+
+    /// Counts nothing and says nothing: for a stack whose type has it either way.
+    #[must_use]
+    pub fn silent(mut self) -> Self {
+        self.silent = true;
+        self
     }
 
     /// What it counts.
@@ -85,6 +94,7 @@ impl Default for ReportLoadLayer {
     fn default() -> Self {
         Self {
             meter: Meter::new(Clock::default()),
+            silent: false,
         }
     }
 }
@@ -95,7 +105,7 @@ impl<S> Layer<S> for ReportLoadLayer {
     fn layer(&self, inner: S) -> ReportLoad<S> {
         ReportLoad {
             inner,
-            meter: self.meter.clone(),
+            meter: (!self.silent).then(|| self.meter.clone()),
         }
     }
 }
@@ -104,7 +114,8 @@ impl<S> Layer<S> for ReportLoadLayer {
 #[derive(Clone, Debug)]
 pub struct ReportLoad<S> {
     inner: S,
-    meter: Meter,
+    /// None: it is silent.
+    meter: Option<Meter>,
 }
 
 impl<S, Req, B> Service<Req> for ReportLoad<S>
@@ -122,7 +133,7 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         ReportLoadFuture {
-            call: Some(self.meter.begin()),
+            call: self.meter.as_ref().map(Meter::begin),
             future: self.inner.call(request),
         }
     }
@@ -152,7 +163,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let answer = ready!(this.future.poll(cx));
-        let mut call = this.call.take().expect("polled after completion");
+        let Some(mut call) = this.call.take() else {
+            return Poll::Ready(answer.map(|response| response.map(TrackedBody::untracked)));
+        };
         let mut response = match answer {
             Ok(response) => response,
             Err(error) => {
