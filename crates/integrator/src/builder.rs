@@ -20,7 +20,11 @@ use tower_mesh_core::{
 };
 use tower_mesh_discovery::Discovery;
 use tower_mesh_health::Components;
-use tower_mesh_http::HttpEndpoints;
+use tower_mesh_http::{
+    HttpEndpoints,
+    credentials::{CredentialsLayer, TokenProvider},
+    server::BearerTokens,
+};
 
 use crate::{
     announce::Announced,
@@ -65,6 +69,7 @@ pub struct MeshBuilder {
     components: Vec<(Start, Arc<dyn Component>)>,
     snapshot: Option<Snapshot>,
     zone: Option<String>,
+    credentials: BTreeMap<String, Box<dyn TokenProvider>>,
 }
 
 type SetConnections = Box<dyn FnOnce(HttpEndpoints) -> HttpEndpoints + Send + Sync>;
@@ -91,6 +96,7 @@ impl MeshBuilder {
             components: Vec::new(),
             snapshot: None,
             zone: None,
+            credentials: BTreeMap::new(),
         }
     }
 
@@ -143,6 +149,16 @@ impl MeshBuilder {
     /// Sets the policy of one service.
     pub fn policy(mut self, service: &str, policy: Policy) -> Self {
         self.policies.insert(service.to_owned(), policy);
+        self
+    }
+
+    /// Shows a token of `provider` in each request to `service`, and to no other; see
+    /// [`credentials`](crate::http::credentials).
+    ///
+    /// Over TLS, or within a network where nobody listens: a bearer token is whoever's it is.
+    pub fn credentials(mut self, service: &str, provider: impl TokenProvider) -> Self {
+        let provider = Box::new(provider);
+        self.credentials.insert(service.to_owned(), provider);
         self
     }
 
@@ -317,6 +333,13 @@ impl MeshBuilder {
         {
             return Err(StartError::new("connect_timeout must be above zero"));
         }
+        let callers = config
+            .server
+            .callers()
+            .map_err(|error| StartError::new("the configuration is invalid").caused_by(error))?;
+        let credentials = (self.credentials.into_iter())
+            .map(|(name, provider)| Ok((checked(&name)?, provider)))
+            .collect::<Result<_, StartError>>()?;
         let zone = self.zone.or_else(|| config.zone.clone());
         let source = match &remember {
             Some(remember) => Arc::new(remember.over(source, &clock)),
@@ -345,6 +368,8 @@ impl MeshBuilder {
             snapshot,
             remember,
             zone,
+            callers,
+            credentials,
         })
     }
 }
@@ -380,6 +405,8 @@ struct Plan {
     snapshot: Snapshot,
     remember: Option<Arc<Remember>>,
     zone: Option<String>,
+    callers: Option<BearerTokens>,
+    credentials: Vec<(ServiceName, Box<dyn TokenProvider>)>,
 }
 
 impl Plan {
@@ -423,7 +450,16 @@ impl Plan {
             Some(set) => set(connect),
             None => connect,
         };
+        let credentials = self.credentials.into_iter().map(|(service, provider)| {
+            let (layer, driver) = CredentialsLayer::new(provider)
+                .clock(self.clock.clone())
+                .build();
+            tasks.spawn(driver);
+            (service, layer)
+        });
         let core = Core {
+            credentials: credentials.collect(),
+            callers: self.callers,
             name: self.name,
             clock: self.clock,
             rng: self.rng,

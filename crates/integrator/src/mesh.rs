@@ -16,7 +16,7 @@ use tower_mesh_core::{
 };
 use tower_mesh_discovery::Discovery;
 use tower_mesh_health::{Component, Components, Criticality, Report};
-use tower_mesh_http::HttpEndpoints;
+use tower_mesh_http::{HttpEndpoints, credentials::CredentialsLayer, server::BearerTokens};
 
 use crate::{
     announce::Announced,
@@ -80,6 +80,10 @@ pub(crate) struct Core {
     pub(crate) configured: Config,
     pub(crate) zone: Option<String>,
     pub(crate) coded: Coded,
+    /// Who may call this process, if that is configured.
+    pub(crate) callers: Option<BearerTokens>,
+    /// What is shown to services, by their names.
+    pub(crate) credentials: HashMap<ServiceName, CredentialsLayer>,
     pub(crate) settings: ArcSwap<Settings>,
     pub(crate) reloads: Mutex<Reloads>,
     /// What was learned before, of services that are not in use yet.

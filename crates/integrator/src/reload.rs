@@ -61,6 +61,9 @@ impl Core {
         if !config.tls().eq(self.configured.tls()) {
             return restart("tls");
         }
+        if config.server != self.configured.server {
+            return restart("server");
+        }
         let revision = self.settings.load().revision + 1;
         let next = self.coded.with(config, revision)?;
         self.secure.check(&next)?;

@@ -16,8 +16,8 @@ use tokio::net::TcpListener;
 use tower_layer::Layer;
 use tower_mesh_core::{ClassifyErrors, PerCall, Priority};
 use tower_mesh_http::{
-    CompleteOnBody,
-    server::{Server, ServerCounts, ServerLayer},
+    CompleteOnBody, Meter, ReportLoad, ReportLoadLayer,
+    server::{Authorize, AuthorizeLayer, Authorized, Server, ServerCounts, ServerLayer},
 };
 use tower_mesh_limit::{
     Adaptive, AdaptiveLimitLayer, AdaptiveSnapshot, Bulkhead, BulkheadLayer, adaptive::Sampled,
@@ -25,6 +25,7 @@ use tower_mesh_limit::{
 
 pub use self::serve::{Serve, ServeError};
 use crate::{
+    config::ServerConfig,
     lifecycle::Lifecycle,
     mesh::{Core, Mesh},
 };
@@ -96,11 +97,20 @@ impl Mesh {
                 Some(core) => core.unready(),
                 None => vec!["stopped"],
             });
-        MeshServerLayer {
+        let settings = &self.core.configured.server;
+        let layer = MeshServerLayer {
             server,
-            limit: limit(MAX_IN_FLIGHT, &self.core),
+            limit: limit(settings.max_in_flight.unwrap_or(MAX_IN_FLIGHT), &self.core),
+            report: ReportLoadLayer::new()
+                .clock(self.core.clock.clone())
+                .silent(),
+            authorize: match &self.core.callers {
+                Some(callers) => AuthorizeLayer::new(callers.clone()),
+                None => AuthorizeLayer::off(),
+            },
             core: Arc::clone(&self.core),
-        }
+        };
+        layer.configured(settings)
     }
 
     /// Serves what comes to `listener` with `service`, an axum `Router` or any other tower service, over HTTP/1.1 and HTTP/2,
@@ -128,10 +138,19 @@ fn limit(most: NonZeroUsize, core: &Core) -> AdaptiveLimitLayer<ClassifyErrors, 
 /// that run at once: one too many is told so at once (503, `RESOURCE_EXHAUSTED`), and the handler does not see it. A request
 /// counts to the end of its answer's body. Health checks pass above the limit.
 ///
-/// | setting | unless said | why |
+/// Requests may say [how much they matter](crate::http::context::PRIORITY_HEADER). When there is more to do than may run, those
+/// that are sheddable are refused first, with a quarter of the limit left, and those that are critical wait for a permit, up
+/// to 100 ms, and go before all others. Nothing is set aside for them.
+///
+/// | setting, in `[server]` too | unless said | why |
 /// |---|---|---|
-/// | [`limit`](Self::limit) | 1,024 | Envoy's and gRPC's cap for a cluster. It goes down by itself while requests outlast `timeout`, and up again |
-/// | [`timeout`](Self::timeout) | none | the senders' deadlines hold anyway; an upload may take long |
+/// | [`limit`](Self::limit), `max_in_flight` | 1,024 | Envoy's and gRPC's cap for a cluster. It goes down by itself while requests outlast `timeout`, and up again |
+/// | `adaptive` | yes | it begins at the limit and goes down only when more requests outlast `timeout` than do not: a server that is idle, or has no `timeout`, refuses nobody for it |
+/// | [`timeout`](Self::timeout) | none | the senders' deadlines hold anyway; an upload may take long. With one, shorter than senders wait, overload is noticed: set it |
+/// | [`believe_priority`](Self::believe_priority) | up to `default` | anybody may say that a request matters less; to be believed in more takes a network of one's own |
+/// | [`authorize`](Self::authorize), `token_env`, `token_file` | everybody may | who may do what, only its owner knows |
+/// | [`report_load`](Self::report_load) | no | only clients that go by it have any use for it |
+/// | [`grpc_services`](Self::grpc_services) | all names are known | |
 ///
 /// Only the server's own `timeout` moves the limit: a sender that asks for too little time has itself to blame, and must not
 /// shut others out.
@@ -144,10 +163,31 @@ fn limit(most: NonZeroUsize, core: &Core) -> AdaptiveLimitLayer<ClassifyErrors, 
 pub struct MeshServerLayer {
     server: ServerLayer,
     limit: AdaptiveLimitLayer<ClassifyErrors, CompleteOnBody>,
+    report: ReportLoadLayer,
+    authorize: AuthorizeLayer,
     core: Arc<Core>,
 }
 
 impl MeshServerLayer {
+    fn configured(mut self, settings: &ServerConfig) -> Self {
+        if let Some(timeout) = settings.timeout {
+            self = self.timeout(timeout);
+        }
+        if settings.adaptive == Some(false) {
+            self.limit.limit().suspend();
+        }
+        if let Some(most) = settings.believe_priority {
+            self = self.believe_priority(most);
+        }
+        if settings.report_load == Some(true) {
+            self = self.report_load();
+        }
+        if let Some(names) = &settings.grpc_services {
+            self = self.grpc_services(names.clone());
+        }
+        self
+    }
+
     /// Lets so many requests run at once, at most.
     #[must_use]
     pub fn limit(mut self, most: NonZeroUsize) -> Self {
@@ -170,6 +210,43 @@ impl MeshServerLayer {
         self
     }
 
+    /// Lets only those in who may; see [`Authorize`]. Health checks pass above it. Instead of what the configuration says.
+    ///
+    /// ```no_run
+    /// # fn example(mesh: tower_mesh::Mesh, token: &str) {
+    /// use tower_mesh::http::server::BearerTokens;
+    ///
+    /// let callers = BearerTokens::new().allow("storefront", token, ["/orders/"]);
+    /// let layer = mesh.server_layer().authorize(callers);
+    /// # let _ = layer;
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn authorize(mut self, authorize: impl Authorize) -> Self {
+        self.authorize = AuthorizeLayer::new(authorize);
+        self
+    }
+
+    /// Says in each answer how busy this process is, so that clients of the mesh that go by it (`balance = "reported"`) send
+    /// their calls where they are answered soonest. Two allocations an answer.
+    #[must_use]
+    pub fn report_load(mut self) -> Self {
+        self.report = ReportLoadLayer::new().clock(self.core.clock.clone());
+        self
+    }
+
+    /// What it reports of its load, if it does.
+    pub fn load(&self) -> &Meter {
+        self.report.meter()
+    }
+
+    /// Names the services that gRPC's health knows; unless said, each name is that of the process.
+    #[must_use]
+    pub fn grpc_services<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.server = self.server.grpc_services(names);
+        self
+    }
+
     /// Leaves the health paths to the handler.
     #[must_use]
     pub fn without_health(mut self) -> Self {
@@ -189,11 +266,17 @@ impl MeshServerLayer {
 }
 
 impl<S> Layer<S> for MeshServerLayer {
-    type Service = Server<Bulkhead<Sampled<PerCall<S>>, CompleteOnBody>>;
+    type Service = Server<ReportLoad<Bulkhead<Sampled<PerCall<Authorized<S>>>, CompleteOnBody>>>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        // Above the limit so that health is never refused and a refusal has an answer; the deadline covers a wait for a
-        // permit. The limit stands directly above the handler so that its permit is about nothing else.
-        self.server.over(self.limit.layer(inner))
+        // Directly above the handler, beneath the limit, because to find out who somebody is takes more than to turn him
+        // away.
+        let inner = self.authorize.layer(inner);
+        // Above all that takes time, so that its permit stands for it.
+        let inner = self.limit.layer(inner);
+        // Above the limit because those who wait for a permit are part of how busy the process is.
+        let inner = self.report.layer(inner);
+        // Above all so that health is never refused and a refusal has an answer; the deadline covers a wait for a permit.
+        self.server.over(inner)
     }
 }

@@ -14,7 +14,10 @@ use tower_mesh_core::{
 };
 use tower_mesh_discovery::{Discovered, DiscoveryLayer};
 use tower_mesh_health::{OutlierLayer, OutlierPolicy, OutlierSnapshot};
-use tower_mesh_http::{Body, CompleteOnBody, HttpClassify, HttpReplay, TrackedBody};
+use tower_mesh_http::{
+    Body, CompleteOnBody, HttpClassify, HttpReplay, TrackedBody,
+    credentials::{Credentialed, CredentialsLayer},
+};
 use tower_mesh_limit::{
     Adaptive, AdaptiveLimit, Bulkhead, BulkheadHandle, BulkheadLayer, BulkheadSnapshot, Deadline,
     DeadlineLayer, Permit,
@@ -67,8 +70,9 @@ type Beneath<S> = Discovered<Bulkhead<Guarded<S>, CompleteOnBody>, Joined>;
 /// The attempts of a call: as nearly all services have them, or with what few ask for.
 type Guarded<S> = Either<OnHeap<Seldom<S>>, Retried<Balanced<S>>>;
 
-/// The attempts of a call, beneath the service's breaker if it has one, and hedged if it is.
-type Seldom<S> = Either<CircuitBreaker<Attempts<S>, ByHead, CompleteOnResponse>, Attempts<S>>;
+/// The attempts of a call, beneath the service's breaker if it has one, hedged if it is, with a token if there is one.
+type Seldom<S> =
+    Credentialed<Either<CircuitBreaker<Attempts<S>, ByHead, CompleteOnResponse>, Attempts<S>>>;
 
 /// The attempts of a call, hedged or not.
 type Attempts<S> = Either<Retried<Hedged<S>>, Retried<Balanced<S>>>;
@@ -113,7 +117,10 @@ impl Layers {
             // Beneath the bulkhead so that its budget is asked only for calls that run; above the balancer so that each
             // attempt picks again, and elsewhere.
             .layer(layer_fn(|endpoints: Balanced<S>| {
-                if self.service_breaker.is_none() && self.hedge.is_none() {
+                if self.service_breaker.is_none()
+                    && self.hedge.is_none()
+                    && self.credentials().is_none()
+                {
                     Either::Right(self.retry.over(endpoints))
                 } else {
                     Either::Left(OnHeap(self.seldom(endpoints)))
@@ -134,12 +141,23 @@ impl Layers {
             Some(hedge) => Either::Left(self.retry.over(hedge.over(endpoints))),
             None => Either::Right(self.retry.over(endpoints)),
         };
-        match &self.service_breaker {
+        let attempts = match &self.service_breaker {
             // Above retry because it judges calls, not attempts; beneath the bulkhead so that a call which is refused a
             // permit never holds a probe's place.
             Some(breaker) => Either::Left(breaker.layer(attempts)),
             None => Either::Right(attempts),
+        };
+        match self.credentials() {
+            // Above retry because a call waits once for its token, and that is no attempt's time; above the breaker because
+            // who gives no tokens is not the service. Beneath the bulkhead so that no more calls wait for one than may run.
+            Some(credentials) => credentials.over(attempts),
+            None => Credentialed::without(attempts),
         }
+    }
+
+    /// What is shown to this service.
+    fn credentials(&self) -> Option<&CredentialsLayer> {
+        self.scope.core.credentials.get(&self.scope.service)
     }
 
     /// Chooses among the services that `connect` makes for endpoints.

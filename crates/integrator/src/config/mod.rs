@@ -122,6 +122,22 @@
 //! enabled = false                   # plain text, though the defaults say otherwise
 //! ```
 //!
+//! # How this process answers
+//!
+//! What [`Mesh::server_layer`](crate::Mesh::server_layer) begins from; its setters go before it. It is read once: other
+//! settings need a restart.
+//!
+//! ```toml
+//! [server]                          # all of it may be left away
+//! timeout = "30s"                   # how long a request may take, until its answer begins; unless said, its sender says
+//! max_in_flight = 1024              # how many may run at once
+//! adaptive = true                   # whether fewer may, while requests outlast `timeout`
+//! believe_priority = "default"      # how much a request may say that it matters: or "critical", "sheddable"
+//! report_load = false               # whether each answer says how busy this process is
+//! token_env = "ORDERS_TOKEN"        # or token_file = "path": who calls has to show this bearer token; unless said nobody has to
+//! grpc_services = ["shop.Orders"]   # what gRPC's health knows; unless said, every name is the process
+//! ```
+//!
 //! # What is remembered
 //!
 //! With `discovery.remember` a mesh writes the endpoints of the services in use, with all that the registry says of them, and
@@ -134,6 +150,7 @@
 mod discovery;
 mod dns;
 mod error;
+mod server;
 mod tls;
 pub(crate) mod value;
 
@@ -153,6 +170,7 @@ pub use self::error::ConfigError;
 pub(crate) use self::{
     discovery::{ConsulConfig, DiscoveryConfig, DiscoveryKind, FileConfig},
     dns::DnsConfig,
+    server::ServerConfig,
     tls::TlsConfig,
 };
 use crate::{
@@ -168,6 +186,7 @@ pub struct Config {
     pub(crate) service: Option<ServiceName>,
     pub(crate) zone: Option<String>,
     pub(crate) discovery: DiscoveryConfig,
+    pub(crate) server: ServerConfig,
     pub(crate) defaults: ServiceConfig,
     #[serde(deserialize_with = "value::names")]
     pub(crate) services: BTreeMap<ServiceName, ServiceConfig>,
@@ -368,6 +387,7 @@ impl Config {
         }
         self.discovery.validate()?;
         self.validate_tls()?;
+        self.server.validate()?;
         let defaults = self.defaults.over(&Policy::default());
         self.defaults
             .validate(&defaults)

@@ -135,6 +135,43 @@ fn settings_that_contradict_each_other_are_refused_by_key_and_line() {
 }
 
 #[test]
+fn what_a_server_cannot_be_is_refused_by_key_and_line() {
+    for (text, says) in [
+        (
+            "timeout = \"0s\"",
+            "line 2, `server.timeout`: a duration must be above zero",
+        ),
+        ("max_in_flight = 0", "line 2, `server.max_in_flight`: "),
+        (
+            "believe_priority = \"high\"",
+            "\"high\" is no priority, but one of critical, default, sheddable",
+        ),
+        ("adaptive = 1", "line 2, `server.adaptive`: "),
+        (
+            "tiemout = \"1s\"",
+            "`tiemout` does not exist, did you mean `timeout`?",
+        ),
+        (
+            "token_env = \"A\"\ntoken_file = \"b\"",
+            "line 3, `server.token_file`: the token comes from a file or from the environment",
+        ),
+        (
+            "token_env = \"\"",
+            "line 2, `server.token_env`: it is empty",
+        ),
+        ("token_file = \"/\"", "line 2, `server.token_file`: "),
+        ("token = \"secret\"", "`token` does not exist"),
+        (
+            "grpc_services = [\"\"]",
+            "line 2, `server.grpc_services`: a service has a name",
+        ),
+    ] {
+        let error = refused(&format!("[server]\n{text}\n"));
+        assert!(error.contains(says), "{text}: {error}");
+    }
+}
+
+#[test]
 fn how_many_may_be_out_is_said_for_one_service_over_the_defaults() {
     let text = "[defaults.panic]\nmax_out = 0.3\n\n[services.a.panic]\nmin_healthy = 2\n";
     let config = Config::parse(text).unwrap();
@@ -161,7 +198,7 @@ fn a_profile_is_where_a_service_begins_and_what_is_said_beside_it_goes_before() 
 fn every_example_of_the_documentation_is_valid() {
     let docs = include_str!("mod.rs");
     let examples: Vec<_> = docs.split("//! ```toml\n").skip(1).collect();
-    assert_eq!(examples.len(), 4);
+    assert_eq!(examples.len(), 5);
     for example in examples {
         let lines = example.lines().take_while(|line| *line != "//! ```");
         let text: String = lines

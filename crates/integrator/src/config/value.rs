@@ -7,7 +7,7 @@ use serde::{
     de::{Error, IntoDeserializer, SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 use tower_mesh_balance::Strategy;
-use tower_mesh_core::{Ratio, ServiceName};
+use tower_mesh_core::{Priority, Ratio, ServiceName};
 
 use crate::{policy::Check, profile::Profile};
 
@@ -127,6 +127,11 @@ pub(crate) fn strategy_name(strategy: Strategy) -> &'static str {
 /// The name of a kind of check.
 pub(super) fn check<'de, D: Deserializer<'de>>(de: D) -> Result<Option<Check>, D::Error> {
     text(de, |text| one_of(&Check::NAMES, "check", text))
+}
+
+/// The name of a class of priority.
+pub(super) fn priority<'de, D: Deserializer<'de>>(de: D) -> Result<Option<Priority>, D::Error> {
+    text(de, |text| one_of(&Priority::NAMES, "priority", text))
 }
 
 /// The name of a profile.

@@ -8,9 +8,11 @@
     unreachable_pub
 )]
 
+mod access;
 mod deadlines;
 mod ending;
 mod layer;
+mod load;
 #[cfg(all(unix, feature = "signals"))]
 mod signals;
 mod support;
