@@ -36,6 +36,7 @@ mod reload;
 mod remembering;
 mod restarts;
 mod rolling;
+mod sockets;
 mod support;
 mod tls;
 #[path = "../../crates/http/tests/tls/support.rs"]
