@@ -119,8 +119,9 @@ fn put(body: Body) -> Request<Body> {
     Request::put("/").body(body).unwrap()
 }
 
-/// Retries over a balancer, with clients of this protocol.
+/// `retry` over a balancer, with clients of this protocol.
 fn stack(
+    retry: RetryLayer,
     endpoints: Vec<Endpoint>,
     protocol: Protocol,
 ) -> impl Service<
@@ -136,8 +137,7 @@ fn stack(
     ServiceBuilder::new()
         .layer(discovery.layer(&orders))
         .layer(
-            RetryLayer::new(Budget::default())
-                .per_try_timeout(Duration::from_millis(500))
+            retry
                 .replay(HttpReplay::new())
                 .classify(HttpClassify::new()),
         )
@@ -153,7 +153,11 @@ async fn sent_again(fails: Fails, protocol: Protocol) {
     let (servers, half_way) = servers(fails).await;
     let endpoints = servers.iter().map(Server::endpoint).collect();
     let request = put(made_while_sent(half_way));
-    let response = stack(endpoints, protocol).oneshot(request).await.unwrap();
+    let retry = RetryLayer::new(Budget::default()).per_try_timeout(Duration::from_millis(500));
+    let response = stack(retry, endpoints, protocol)
+        .oneshot(request)
+        .await
+        .unwrap();
     let hits: Vec<_> = servers.iter().map(Server::hits).collect();
     assert_eq!((response.status().as_u16(), hits), (200, vec![1, 1]));
     if protocol == Protocol::Http2 {
@@ -239,4 +243,73 @@ async fn what_is_longer_than_is_kept_comes_back_with_the_first_answer() {
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body, "too much", "unchanged");
     assert_eq!(servers.iter().map(Server::hits).sum::<u64>(), 1);
+}
+
+/// What two servers answer, of which the one that is called first reads all of it and declines, and how often they were called.
+async fn declined_once(body: Body, protocol: Protocol) -> (http::Response<Bytes>, u64) {
+    let is_first = Arc::new(AtomicBool::new(true));
+    let server = || {
+        let is_first = Arc::clone(&is_first);
+        Server::start(move |request: AxumRequest| {
+            let is_first = is_first.swap(false, Ordering::SeqCst);
+            async move {
+                let answered = echo(request).await;
+                match is_first {
+                    true => answer(503, "too much"),
+                    false => answered,
+                }
+            }
+        })
+    };
+    let servers = [server().await, server().await];
+    let endpoints = servers.iter().map(Server::endpoint).collect();
+    let patient = RetryLayer::new(Budget::default());
+    let response = stack(patient, endpoints, protocol)
+        .oneshot(put(body))
+        .await
+        .unwrap();
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let hits = servers.iter().map(Server::hits).sum();
+    (http::Response::from_parts(head, body), hits)
+}
+
+// scenario 10
+#[tokio::test]
+async fn what_is_65536_bytes_is_sent_again_byte_for_byte_and_one_byte_more_is_sent_once() {
+    let bytes = |length: usize| Bytes::from_iter((0..length).map(|at| (at % 251) as u8));
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let (again, hits) = declined_once(bytes(65_536).into(), protocol).await;
+        assert_eq!((again.status().as_u16(), hits), (200, 2), "{protocol:?}");
+        assert!(again.body() == &bytes(65_536), "another body came");
+        let (once, hits) = declined_once(bytes(65_537).into(), protocol).await;
+        assert_eq!((once.status().as_u16(), hits), (503, 1), "{protocol:?}");
+        assert_eq!(once.body(), "too much", "intact");
+    }
+}
+
+// scenario 10, with the trailers counted: `x-sum` and its value are six of the bytes.
+#[tokio::test]
+async fn a_stream_of_65536_bytes_is_sent_again_with_its_trailers_and_one_byte_more_is_sent_once() {
+    let streamed = |length: usize| {
+        let data = Bytes::from_iter((0..length - 6).map(|at| (at % 251) as u8));
+        let pieces: Vec<_> = data.chunks(9_999).map(Bytes::copy_from_slice).collect();
+        let sum = HeaderName::from_static("x-sum");
+        let sum = HeaderMap::from_iter([(sum, HeaderValue::from_static("7"))]);
+        let frames = pieces.into_iter().map(Frame::data);
+        let frames = frames.chain([Frame::trailers(sum)]).map(Ok::<_, BoxError>);
+        (data, Body::new(StreamBody::new(stream::iter(frames))))
+    };
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let (data, body) = streamed(65_536);
+        let (again, hits) = declined_once(body, protocol).await;
+        assert_eq!((again.status().as_u16(), hits), (200, 2), "{protocol:?}");
+        assert!(again.body() == &data, "another body came");
+        // HTTP/1.1 has trailers only for who announces them.
+        let trailers = again.headers().contains_key("x-sum");
+        assert_eq!(trailers, protocol == Protocol::Http2);
+        let (once, hits) = declined_once(streamed(65_537).1, protocol).await;
+        assert_eq!((once.status().as_u16(), hits), (503, 1), "{protocol:?}");
+        assert_eq!(once.body(), "too much", "intact");
+    }
 }

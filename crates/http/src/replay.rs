@@ -49,7 +49,7 @@ pub enum Idempotent {
 /// to be complete, and a body of any length can be sent again as long as not much of it is gone: an upload to an endpoint
 /// where nobody listens, or that refuses it at once.
 ///
-/// With the first byte beyond the limit the record is dropped, and so it is when the response is there (when [`Kept`] is
+/// With the first byte beyond the limit, which is of data and trailers together, the record is dropped, and so it is when the response is there (when [`Kept`] is
 /// dropped, to be exact); from then on the stream is passed on as if it had never been kept. A stream that says it is
 /// longer than the limit is not recorded at all: it can be sent again until its first byte is read.
 ///
