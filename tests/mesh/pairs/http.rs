@@ -161,7 +161,7 @@ where
     }
     let answer = orders.send(request).await.unwrap();
     let answer = answer.into_body().collect().await;
-    let answer = answer.map_err(Into::<BoxError>::into).unwrap();
+    let answer = answer.unwrap();
     assert_eq!(answer.trailers().unwrap()["grpc-status"], "0");
     assert_eq!(answer.to_bytes(), "\0\0\0\0\x09two books");
     refused_as_grpc(&orders).await;
