@@ -86,6 +86,22 @@ async fn what_is_registered_with_an_agent_is_found_in_its_dns_too() {
 
 #[tokio::test]
 #[ignore = "needs Consul: `cargo xtask servers`"]
+async fn checks_that_are_configured_are_made_by_the_agent_of_what_is_registered() {
+    let agent = Agent::start().await;
+    let server = Server::answering(200, "well").await;
+    let keys =
+        "checks = [{ kind = \"http\", path = \"/healthz\", every = \"200ms\", limit = \"100ms\" }]";
+    let mesh = Mesh::builder("").config(config(&agent, keys));
+    let mesh = mesh.start().await.unwrap();
+    mesh.register(Instance::new(name("orders"), server.endpoint()))
+        .await
+        .unwrap();
+    until("the agent asks", || server.hits() > 0).await;
+    mesh.shutdown(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs Consul: `cargo xtask servers`"]
 async fn a_mesh_that_shuts_down_is_taken_out_of_consul_before_its_calls_have_ended() {
     let agent = Agent::start().await;
     let server = Server::hanging().await;

@@ -14,6 +14,16 @@
 //! most [`max_held`](Consul::max_held) requests are held at a time, 128 unless said otherwise. Who follows more services
 //! than that asks them in turns, each about every 10 s, and hears of a change that much later: raise both.
 //!
+//! | 1,000 services of 10 endpoints each, by one process | |
+//! |---|---|
+//! | all have answered | after 1.1 s |
+//! | requests to the agent while nothing changes | 5,900 a minute, 6 for each service |
+//! | memory of the process | 31 MB |
+//! | a change is heard | after 0.17 s (median of 20), 8.7 s at most |
+//!
+//! `TOWER_MESH_LONG=1 cargo test -p tower-mesh-consul --test consul -- --ignored --nocapture more_services`, a debug build
+//! beside other work on two cores of an AMD EPYC; agent of Consul 1.8.7, 128 requests held.
+//!
 //! | Consul | endpoint |
 //! |---|---|
 //! | service address and port, or the node's address | address; what is no IP address is left out, and logged |

@@ -198,7 +198,8 @@ fn settings(
     if let Some(time) = said.forget_after {
         consul = consul.forget_after(time);
     }
-    consul
+    let checks = said.checks.iter().map(|check| check.check());
+    checks.fold(consul, tower_mesh_consul::Consul::check)
 }
 
 #[cfg(all(test, feature = "consul"))]
@@ -286,6 +287,31 @@ mod tests {
                 let error = of(&keys, &ssl[..1]).unwrap_err();
                 assert!(error.to_string().contains(says), "{error}");
             }
+        }
+    }
+
+    #[test]
+    fn checks_that_make_no_sense_are_refused() {
+        let parse = |checks: &str| {
+            let text = format!("[discovery]\nkind = \"consul\"\nconsul.checks = [{checks}]");
+            Config::parse(&text)
+        };
+        for good in [
+            "{ kind = \"http\", path = \"/healthz\", every = \"1s\", limit = \"100ms\" }",
+            "{ kind = \"tcp\" }, { kind = \"grpc\" }, { kind = \"grpc\", service = \"a.B\" }",
+        ] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "{ kind = \"http\" }",
+            "{ kind = \"http\", path = \"healthz\" }",
+            "{ kind = \"tcp\", path = \"/healthz\" }",
+            "{ kind = \"tcp\", path = \"healthz\" }",
+            "{ kind = \"tcp\", service = \"a.B\" }",
+            "{ kind = \"ttl\" }",
+            "{ kind = \"tcp\", every = \"0s\" }",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -84,6 +84,30 @@ pub(crate) struct ConsulConfig {
     pub(crate) max_held: Option<NonZeroUsize>,
     #[serde(deserialize_with = "value::time")]
     pub(crate) forget_after: Option<Duration>,
+    pub(crate) checks: Vec<ConsulCheck>,
+}
+
+/// One of `discovery.consul.checks`.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConsulCheck {
+    pub(crate) kind: ConsulCheckKind,
+    #[serde(default)]
+    pub(crate) path: Option<String>,
+    #[serde(default)]
+    pub(crate) service: Option<String>,
+    #[serde(deserialize_with = "value::time", default)]
+    pub(crate) every: Option<Duration>,
+    #[serde(deserialize_with = "value::time", default)]
+    pub(crate) limit: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ConsulCheckKind {
+    Http,
+    Tcp,
+    Grpc,
 }
 
 impl DiscoveryConfig {
@@ -206,6 +230,35 @@ impl EndpointConfig {
     }
 }
 
+impl ConsulCheck {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let refuse = |what: &str| Err(ConfigError::at("discovery.consul.checks", what));
+        let is_http = self.kind == ConsulCheckKind::Http;
+        let path = self.path.as_deref().map(|path| path.starts_with('/'));
+        if path != is_http.then_some(true) {
+            return refuse("a check by HTTP, and no other, needs a path that begins with a slash");
+        }
+        if self.service.is_some() && self.kind != ConsulCheckKind::Grpc {
+            return refuse("only a check by gRPC asks for a service");
+        }
+        Ok(())
+    }
+
+    /// The same, as Consul's agent is told of it.
+    #[cfg(feature = "consul")]
+    pub(crate) fn check(&self) -> tower_mesh_consul::Check {
+        use tower_mesh_consul::Check;
+        let check = match (self.kind, &self.path, &self.service) {
+            (ConsulCheckKind::Http, path, _) => Check::http(path.as_deref().unwrap_or("/")),
+            (ConsulCheckKind::Tcp, ..) => Check::tcp(),
+            (ConsulCheckKind::Grpc, _, None) => Check::grpc(),
+            (ConsulCheckKind::Grpc, _, Some(service)) => Check::grpc_service(service),
+        };
+        let check = self.every.map_or(check.clone(), |every| check.every(every));
+        self.limit.map_or(check.clone(), |limit| check.limit(limit))
+    }
+}
+
 impl ConsulConfig {
     /// What of it is about TLS, if anything.
     #[cfg(feature = "consul")]
@@ -248,6 +301,9 @@ impl ConsulConfig {
             if text.as_ref().is_some_and(String::is_empty) {
                 return at(key, "it is empty");
             }
+        }
+        for check in &self.checks {
+            check.validate()?;
         }
         if self.client_certificate.is_some() != self.client_key.is_some() {
             return at(
