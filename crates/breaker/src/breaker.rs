@@ -5,10 +5,7 @@ use std::{any::Any, fmt, sync::Arc, time::Duration};
 use tower_mesh_core::{Endpoint, JudgeKind};
 
 use crate::{
-    judge::{BreakerJudge, Settings},
-    layer::BreakerLayer,
-    phase::State,
-    snapshot::Snapshot,
+    judge::BreakerJudge, layer::BreakerLayer, phase::State, settings::Settings, snapshot::Snapshot,
     transition::Reason,
 };
 
@@ -29,8 +26,7 @@ impl Breaker {
     /// Has a breaker judge the calls of `endpoint`, unless one does already.
     pub(crate) fn attach(endpoint: &Endpoint, settings: &Arc<Settings>) {
         endpoint.vitals().attach(JudgeKind::Breaker, |gate| {
-            let name = endpoint.id().into();
-            Arc::new(BreakerJudge::new(name, settings, Some(gate)))
+            Arc::new(BreakerJudge::new(endpoint.share_id(), settings, Some(gate)))
         });
     }
 

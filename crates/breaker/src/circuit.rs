@@ -20,25 +20,23 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use tower_mesh_core::{
-    GateHandle, Instant, JudgeKind, Outcome, Rng, Shut, Standing, Ticket,
+    GateHandle, Instant, JudgeKind, Outcome, Shut, Standing, Ticket,
     sync::{AtomicU64, Ordering},
 };
 
 use crate::{
     epoch::Dated,
     phase::{Phase, State},
-    policy::Policy,
     run::Run,
+    settings::Settings,
     transition::{Change, Reason},
     window::{Counted, Rule, Tally},
 };
 
 #[derive(Debug)]
 pub(crate) struct Circuit {
-    policy: Arc<ArcSwap<Policy>>,
-    rng: Rng,
+    settings: Arc<Settings>,
     gate: Option<GateHandle>,
     phase: AtomicU64,
     /// When the state began.
@@ -73,15 +71,9 @@ enum Way {
 }
 
 impl Circuit {
-    pub(crate) fn new(
-        policy: Arc<ArcSwap<Policy>>,
-        rng: Rng,
-        gate: Option<GateHandle>,
-        now: Instant,
-    ) -> Self {
-        let counted = policy.load();
+    pub(crate) fn new(settings: Arc<Settings>, gate: Option<GateHandle>, now: Instant) -> Self {
+        let counted = settings.policy.load();
         Self {
-            rng,
             gate,
             phase: AtomicU64::new(Phase::START.pack()),
             since: Dated::new(Phase::START.epoch, now),
@@ -91,8 +83,12 @@ impl Circuit {
             failures: counted.failures(),
             slow: counted.slow().map(Box::new),
             slow_from: counted.slow_from(),
-            policy: Arc::clone(&policy),
+            settings: Arc::clone(&settings),
         }
+    }
+
+    pub(crate) fn settings(&self) -> &Arc<Settings> {
+        &self.settings
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -111,8 +107,8 @@ impl Circuit {
 
     /// Admits a call if every call is admitted.
     pub(crate) fn admit_free(&self) -> Option<Ticket> {
-        let phase = self.phase();
-        (!phase.state.limits()).then(|| Ticket::new(phase.epoch, false))
+        let epoch = Phase::free(self.phase.load(Ordering::Acquire))?;
+        Some(Ticket::new(epoch, false))
     }
 
     /// Admits a call if it may be one of those that are, and says what that has changed.
@@ -137,7 +133,7 @@ impl Circuit {
             match way(self, phase, now) {
                 Way::Free => return (admitted, None),
                 Way::Shut(until) => return (Err(shut(until)), None),
-                Way::Chance(share) if self.rng.unit() < share => return (admitted, None),
+                Way::Chance(share) if self.settings.rng.unit() < share => return (admitted, None),
                 Way::Chance(_) => return (Err(shut(None)), None),
                 Way::Over(next) => {
                     if let Some(change) = self.step(phase, next, now, Reason::RampedUp) {
@@ -147,7 +143,7 @@ impl Circuit {
                 Way::Probe(next, _) if next.epoch == phase.epoch => {
                     // The lease before the place: else the places of a moment ago might seem to have run out.
                     self.until
-                        .set(phase.epoch, now + self.policy.load().lease());
+                        .set(phase.epoch, now + self.settings.policy.load().lease());
                     if self.swap(phase, next) {
                         return (Ok(Ticket::new(next.epoch, true)), None);
                     }
@@ -170,13 +166,18 @@ impl Circuit {
             State::ForcedOpen => Way::Shut(None),
             State::Open if is_over() => probe(phase.probe()),
             State::Open => Way::Shut(until()),
-            State::HalfOpen => match phase.another_probe(&self.policy.load()) {
+            State::HalfOpen => match phase.another_probe(&self.settings.policy.load()) {
                 Some(next) => probe(next),
                 None if is_over() => probe(phase.renew()),
                 // When a probe comes back is not known; the end of its lease would scare callers away for nothing.
                 None => Way::Shut(None),
             },
-            State::Ramping => match self.policy.load().ramp_share(self.time_in(phase, now)) {
+            State::Ramping => match self
+                .settings
+                .policy
+                .load()
+                .ramp_share(self.time_in(phase, now))
+            {
                 Some(share) => Way::Chance(share),
                 None => Way::Over(phase.enter(State::Closed)),
             },
@@ -204,6 +205,7 @@ impl Circuit {
             return Some(since);
         }
         let most = self
+            .settings
             .policy
             .load()
             .undoubled(phase.openings, until.since(since));
@@ -263,7 +265,7 @@ impl Circuit {
         epoch: u32,
         now: Instant,
     ) -> Option<Reason> {
-        let policy = self.policy.load();
+        let policy = self.settings.policy.load();
         let breaks = |counted: Option<&Counted>, rule: Option<Rule>| {
             (counted.zip(rule)).is_some_and(|(calls, rule)| calls.breaks(rule, epoch, now))
         };
@@ -286,7 +288,10 @@ impl Circuit {
                 _ if phase.epoch != epoch => return None,
                 State::Closed => {
                     let closed = self.time_in(phase, now);
-                    self.policy.load().remembered(phase.openings, closed)
+                    self.settings
+                        .policy
+                        .load()
+                        .remembered(phase.openings, closed)
                 }
                 State::Ramping => phase.openings,
                 _ => return None,
@@ -299,7 +304,9 @@ impl Circuit {
     #[cold]
     fn settle(&self, ticket: Ticket, failed: bool, now: Instant) -> Option<Change> {
         self.advance(now, |phase| {
-            let next = phase.of_probe(ticket)?.settle(failed, &self.policy.load());
+            let next = phase
+                .of_probe(ticket)?
+                .settle(failed, &self.settings.policy.load());
             let reason = match next.state {
                 State::Open => Reason::ProbesFailed,
                 _ => Reason::ProbesSucceeded,
@@ -385,9 +392,9 @@ impl Circuit {
 
     /// When the state of `phase`, that begins now, is over.
     fn ends(&self, phase: Phase, now: Instant) -> Instant {
-        let policy = self.policy.load();
+        let policy = self.settings.policy.load();
         match phase.state {
-            State::Open => now + policy.open_time(phase.openings, self.rng.unit()),
+            State::Open => now + policy.open_time(phase.openings, self.settings.rng.unit()),
             State::HalfOpen => now + policy.lease(),
             _ => Instant::NEVER,
         }

@@ -9,59 +9,21 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use tower_mesh_core::{
-    Availability, Clock, GateHandle, Instant, Judge, Outcome, Rng, Shut, Standing, Ticket, frame,
+    Availability, GateHandle, Instant, Judge, Outcome, Shut, Standing, Ticket, frame,
 };
 
 use crate::{
     circuit::Circuit,
-    error::CountsOtherwise,
     phase::State,
-    policy::{Policy, nanos},
+    policy::nanos,
+    settings::Settings,
     snapshot::Snapshot,
-    transition::{Change, Events, Reason},
+    transition::{Change, Reason},
 };
-
-/// What all breakers of one layer or registry share.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Settings {
-    /// One for all of them, so that it changes for all of them at once.
-    pub(crate) policy: Arc<ArcSwap<Policy>>,
-    pub(crate) clock: Clock,
-    pub(crate) rng: Rng,
-    pub(crate) events: Arc<Events>,
-}
-
-impl Settings {
-    pub(crate) fn new(policy: Policy) -> Self {
-        Self {
-            policy: Arc::new(ArcSwap::from_pointee(policy)),
-            ..Self::default()
-        }
-    }
-
-    /// The same settings, whose policy changes by itself.
-    pub(crate) fn apart(&self) -> Self {
-        Self {
-            policy: Arc::new(ArcSwap::new(self.policy.load_full())),
-            ..self.clone()
-        }
-    }
-
-    /// Has all breakers follow `policy` from now on, if they can.
-    pub(crate) fn follow(&self, policy: Policy) -> Result<(), CountsOtherwise> {
-        if !self.policy.load().counts_as(&policy) {
-            return Err(CountsOtherwise(()));
-        }
-        self.policy.store(Arc::new(policy));
-        Ok(())
-    }
-}
 
 pub(crate) struct BreakerJudge {
     name: Arc<str>,
-    settings: Arc<Settings>,
     circuit: Circuit,
     opened: AtomicU64,
     rejected: AtomicU64,
@@ -72,12 +34,10 @@ pub(crate) struct BreakerJudge {
 impl BreakerJudge {
     /// Judges at `gate`, or for a service that asks it directly.
     pub(crate) fn new(name: Arc<str>, settings: &Arc<Settings>, gate: Option<GateHandle>) -> Self {
-        let (policy, rng) = (Arc::clone(&settings.policy), settings.rng.clone());
         let now = settings.clock.now();
         Self {
-            circuit: Circuit::new(policy, rng, gate, now),
+            circuit: Circuit::new(Arc::clone(settings), gate, now),
             name,
-            settings: Arc::clone(settings),
             opened: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             used: AtomicU64::new(now.as_nanos()),
@@ -89,7 +49,7 @@ impl BreakerJudge {
     }
 
     pub(crate) fn settings(&self) -> &Arc<Settings> {
-        &self.settings
+        self.circuit.settings()
     }
 
     pub(crate) fn state(&self) -> State {
@@ -98,7 +58,7 @@ impl BreakerJudge {
 
     /// The time of this poll.
     pub(crate) fn now(&self) -> Instant {
-        frame::now(&self.settings.clock)
+        frame::now(&self.settings().clock)
     }
 
     /// Notes that somebody wants it, to the second: cores that share a breaker should not fight over this word, too.
@@ -117,15 +77,18 @@ impl BreakerJudge {
     }
 
     pub(crate) fn force(&self, state: State, reason: Reason) {
-        self.tell(self.circuit.force(state, self.settings.clock.now(), reason));
+        self.tell(
+            self.circuit
+                .force(state, self.settings().clock.now(), reason),
+        );
     }
 
     pub(crate) fn release_force(&self) {
-        self.tell(self.circuit.release_force(self.settings.clock.now()));
+        self.tell(self.circuit.release_force(self.settings().clock.now()));
     }
 
     pub(crate) fn reopen(&self, rest: Duration, openings: u8) {
-        let now = self.settings.clock.now();
+        let now = self.settings().clock.now();
         self.tell(self.circuit.reopen(rest, openings, now));
     }
 
@@ -136,11 +99,11 @@ impl BreakerJudge {
         if change.to == State::Open {
             self.opened.fetch_add(1, Ordering::Relaxed);
         }
-        self.settings.events.tell(&self.name, change);
+        self.settings().events.tell(&self.name, change);
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let now = self.settings.clock.now();
+        let now = self.settings().clock.now();
         // Counts and times carry their epoch, so that all of it is of the phase that was read.
         let phase = self.circuit.phase();
         Snapshot {

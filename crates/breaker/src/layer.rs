@@ -5,8 +5,8 @@ use tower_layer::{Identity, Layer};
 use tower_mesh_core::{ClassifyErrors, Clock, Endpoint, NewLayer, Rng};
 
 use crate::{
-    breaker::Breaker, error::CountsOtherwise, judge::Settings, policy::Policy,
-    service::CircuitBreaker, transition::Transitions,
+    breaker::Breaker, error::CountsOtherwise, policy::Policy, service::CircuitBreaker,
+    settings::Settings, transition::Transitions,
 };
 
 /// Gives a service, or each endpoint of a balancer, a breaker.

@@ -80,6 +80,7 @@ mod policy;
 mod registry;
 mod run;
 mod service;
+mod settings;
 mod snapshot;
 mod transition;
 mod window;

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use loom::{
     model,
     sync::atomic::{AtomicU32, Ordering::SeqCst},
@@ -17,6 +16,7 @@ use crate::{
     epoch::Dated,
     phase::State,
     policy::{Policy, nanos},
+    settings::Settings,
     transition::{Change, Reason},
     window::{Buckets, LastCalls, Tally},
 };
@@ -63,12 +63,11 @@ fn circuit(policy: Policy) -> (Arc<Circuit>, Arc<Vitals>) {
     let vitals = Vitals::detached();
     let mut circuit = None;
     vitals.attach(JudgeKind::Breaker, |gate| {
-        let made = Arc::new(Circuit::new(
-            Arc::new(ArcSwap::from_pointee(policy)),
-            Rng::seeded(1),
-            Some(gate),
-            NOW,
-        ));
+        let settings = Settings {
+            rng: Rng::seeded(1),
+            ..Settings::new(policy)
+        };
+        let made = Arc::new(Circuit::new(Arc::new(settings), Some(gate), NOW));
         circuit = Some(Arc::clone(&made));
         Arc::new(Judging(made))
     });

@@ -13,6 +13,8 @@ use crate::policy::Policy;
 pub enum State {
     /// Every call is admitted and judged.
     Closed,
+    /// Somebody wants every call to be admitted, whatever becomes of it.
+    ForcedClosed,
     /// No call is admitted until its time is up.
     Open,
     /// Some calls are admitted as probes.
@@ -21,18 +23,16 @@ pub enum State {
     Ramping,
     /// Somebody wants no call to be admitted.
     ForcedOpen,
-    /// Somebody wants every call to be admitted, whatever becomes of it.
-    ForcedClosed,
 }
 
 impl State {
     const ALL: [Self; 6] = [
         Self::Closed,
+        Self::ForcedClosed,
         Self::Open,
         Self::HalfOpen,
         Self::Ramping,
         Self::ForcedOpen,
-        Self::ForcedClosed,
     ];
 
     /// The word for it in logs and labels.
@@ -61,9 +61,9 @@ impl State {
         }
     }
 
-    /// Whether the breaker has to be asked before a call: its flag on the gate.
+    /// Whether the breaker has to be asked before a call: its flag on the gate. The states in which it has not come first.
     pub(crate) const fn limits(self) -> bool {
-        !matches!(self, Self::Closed | Self::ForcedClosed)
+        self as u8 > Self::ForcedClosed as u8
     }
 }
 
@@ -107,6 +107,12 @@ impl Phase {
             | u64::from(self.out) << 16
             | u64::from(self.done) << 8
             | u64::from(self.failed)
+    }
+
+    /// The epoch, if every call is admitted: what a call asks first, so it makes no phase of the word for it.
+    pub(crate) fn free(word: u64) -> Option<u32> {
+        let state = word >> 29 & 0b111;
+        (state <= State::ForcedClosed as u64).then_some((word >> 32) as u32)
     }
 
     pub(crate) fn unpack(word: u64) -> Self {

@@ -11,7 +11,7 @@ use std::{
 use tower_mesh_core::{Clock, Rng};
 
 use crate::{
-    breaker::Breaker, error::CountsOtherwise, judge::Settings, phase::State, policy::Policy,
+    breaker::Breaker, error::CountsOtherwise, phase::State, policy::Policy, settings::Settings,
     snapshot::Snapshot, transition::Transitions,
 };
 

@@ -45,6 +45,12 @@ pub(crate) struct Spec {
     zone: Option<Arc<str>>,
     priority: u8,
     health: Health,
+    /// Apart, since many endpoints have none; there only once there is one.
+    labels: Option<Box<Labels>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+struct Labels {
     tags: Vec<Box<str>>,
     metadata: BTreeMap<Box<str>, Box<str>>,
 }
@@ -125,8 +131,7 @@ impl Endpoint {
             zone: None,
             priority: 0,
             health: Health::default(),
-            tags: Vec::new(),
-            metadata: BTreeMap::new(),
+            labels: None,
         });
         Self {
             vitals: fresh_vitals(&spec),
@@ -179,8 +184,9 @@ impl Endpoint {
     #[must_use]
     pub fn with_tag(self, tag: &str) -> Self {
         self.with(|spec| {
-            if !spec.tags.iter().any(|t| **t == *tag) {
-                spec.tags.push(tag.into());
+            let tags = &mut spec.labels.get_or_insert_default().tags;
+            if !tags.iter().any(|t| **t == *tag) {
+                tags.push(tag.into());
             }
         })
     }
@@ -189,13 +195,19 @@ impl Endpoint {
     #[must_use]
     pub fn with_metadata(self, key: &str, value: &str) -> Self {
         self.with(|spec| {
-            spec.metadata.insert(key.into(), value.into());
+            let labels = spec.labels.get_or_insert_default();
+            labels.metadata.insert(key.into(), value.into());
         })
     }
 
     /// The id under which the registry knows it.
     pub fn id(&self) -> &str {
         &self.spec.id
+    }
+
+    /// The id for who keeps it: a share of the endpoint's own, which takes no memory.
+    pub fn share_id(&self) -> Arc<str> {
+        Arc::clone(&self.spec.id)
     }
 
     /// Where it listens.
@@ -225,7 +237,8 @@ impl Endpoint {
 
     /// Its tags, in the registry's order.
     pub fn tags(&self) -> impl Iterator<Item = &str> {
-        self.spec.tags.iter().map(|tag| &**tag)
+        self.labels()
+            .flat_map(|labels| labels.tags.iter().map(|tag| &**tag))
     }
 
     /// Whether it has this tag.
@@ -235,12 +248,18 @@ impl Endpoint {
 
     /// A metadata value.
     pub fn metadata(&self, key: &str) -> Option<&str> {
-        self.spec.metadata.get(key).map(|value| &**value)
+        let labels = self.spec.labels.as_ref()?;
+        labels.metadata.get(key).map(|value| &**value)
     }
 
     /// All its metadata, by key.
     pub fn all_metadata(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.spec.metadata.iter().map(|(k, v)| (&**k, &**v))
+        self.labels()
+            .flat_map(|labels| labels.metadata.iter().map(|(k, v)| (&**k, &**v)))
+    }
+
+    fn labels(&self) -> impl Iterator<Item = &Labels> {
+        self.spec.labels.as_deref().into_iter()
     }
 
     /// The state that calls have left: gate and load.

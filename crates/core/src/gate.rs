@@ -228,9 +228,14 @@ impl GateHandle {
         }
     }
 
+    /// What is known of who is behind the gate, unless that is gone.
+    pub fn vitals(&self) -> Option<Arc<Vitals>> {
+        self.vitals.upgrade()
+    }
+
     /// Raises or lowers this judge's flag.
     pub fn set(&self, raised: bool) {
-        if let Some(vitals) = self.vitals.upgrade() {
+        if let Some(vitals) = self.vitals() {
             vitals.gate().set(self.kind, raised);
         }
     }
@@ -239,7 +244,7 @@ impl GateHandle {
     ///
     /// For the judge that counts epochs, the breaker: two transitions that race leave what the later one said.
     pub fn set_epoch(&self, epoch: u32, raised: bool) {
-        if let Some(vitals) = self.vitals.upgrade() {
+        if let Some(vitals) = self.vitals() {
             vitals.gate().set_epoch(self.kind, epoch, raised);
         }
     }

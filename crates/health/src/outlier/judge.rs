@@ -9,7 +9,6 @@ use std::{
 
 use tower_mesh_core::{
     Class, Endpoint, GateHandle, Instant, Judge, JudgeKind, Load, Outcome, Shut, Standing, Ticket,
-    Vitals,
     sync::{AtomicU64, Mutex, Ordering, lock},
 };
 
@@ -25,7 +24,6 @@ use crate::outlier::{
 /// says.
 pub(crate) struct OutlierJudge {
     gate: GateHandle,
-    vitals: Weak<Vitals>,
     /// Until when it is ejected, in nanoseconds; zero while it is not. Written under the group's lock alone.
     until: AtomicU64,
     /// Failures that were overloads.
@@ -43,7 +41,8 @@ struct Record {
     /// Calls and failures until the last evaluation.
     counted: (u64, u64),
     was_slow: bool,
-    sentence: Option<Sentence>,
+    /// Boxed, as few are ejected and every endpoint would have room for it.
+    sentence: Option<Box<Sentence>>,
 }
 
 /// An ejection under way.
@@ -70,7 +69,6 @@ impl OutlierJudge {
         let judge = vitals.attach(JudgeKind::Outlier, |gate| {
             Arc::new(Self {
                 gate,
-                vitals: Arc::downgrade(vitals),
                 until: AtomicU64::new(0),
                 overloads: AtomicU64::new(0),
                 record: Mutex::new(Record::new(vitals.load(), now)),
@@ -103,7 +101,7 @@ impl OutlierJudge {
     }
 
     pub(crate) fn sentence(&self) -> Option<Sentence> {
-        lock(&self.record).sentence
+        lock(&self.record).sentence.as_deref().copied()
     }
 
     pub(crate) fn set_most_in_a_row(&self, most: u64) {
@@ -181,7 +179,7 @@ impl OutlierJudge {
     }
 
     fn begin(&self, record: &mut Record, sentence: Sentence) -> Sentence {
-        record.sentence = Some(sentence);
+        record.sentence = Some(Box::new(sentence));
         // First the time, then the flag: who sees the flag asks for the time.
         let until = sentence.until.as_nanos().max(1);
         self.until.store(until, Ordering::Release);
@@ -192,7 +190,7 @@ impl OutlierJudge {
     /// Lets calls through again.
     pub(crate) fn lift(&self, load: &Load, now: Instant) -> Option<Sentence> {
         let mut record = lock(&self.record);
-        let sentence = record.sentence.take()?;
+        let sentence = *record.sentence.take()?;
         record.times.returned(now);
         self.forget(&mut record, load, now);
         self.until.store(0, Ordering::Release);
@@ -225,7 +223,7 @@ impl OutlierJudge {
         now: Instant,
     ) -> Option<Arc<Group>> {
         let mut record = try_lock(&self.record)?;
-        let vitals = self.vitals.upgrade()?;
+        let vitals = self.gate.vitals()?;
         let reading = Reading::of(vitals.load(), now);
         let in_a_row = record.run.failed(reading, counts, skipped);
         let group = (in_a_row >= record.most_in_a_row).then(|| record.group.upgrade());

@@ -34,11 +34,23 @@ impl Terms {
 
 /// How often an endpoint was ejected in a row, as gRPC (A50) counts it: one more with each ejection, one less with each
 /// interval that it has spent among the others.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
     count: u32,
     /// Since when it has been among the others without a step back.
-    clean_since: Option<Instant>,
+    clean_since: Instant,
+}
+
+/// Longer than any interval, so the next evaluation counts.
+const LONG_AGO: Instant = Instant::from_nanos(0);
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            clean_since: LONG_AGO,
+        }
+    }
 }
 
 impl Times {
@@ -48,28 +60,25 @@ impl Times {
 
     pub(crate) fn ejected(&mut self) {
         self.count = self.count.saturating_add(1);
-        self.clean_since = None;
+        self.clean_since = LONG_AGO;
     }
 
     pub(crate) fn restored(&mut self, times: u32) {
         self.count = times.max(1);
-        self.clean_since = None;
+        self.clean_since = LONG_AGO;
     }
 
     pub(crate) fn returned(&mut self, now: Instant) {
-        self.clean_since = Some(now);
+        self.clean_since = now;
     }
 
     /// An evaluation finds it among the others.
     pub(crate) fn evaluated(&mut self, interval: Duration, now: Instant) {
-        if self
-            .clean_since
-            .is_some_and(|since| now.since(since) < interval)
-        {
+        if now.since(self.clean_since) < interval {
             return;
         }
         self.count = self.count.saturating_sub(1);
-        self.clean_since = Some(now);
+        self.clean_since = now;
     }
 }
 

@@ -27,7 +27,7 @@ impl LimitJudge {
             let judge: Arc<dyn Judge> = judge;
             Arc::clone(endpoint.vitals().attach(JudgeKind::Limit, |_| judge))
         };
-        let limits = ArcSwap::from_pointee(vec![Arc::downgrade(limit)]);
+        let limits = ArcSwap::new(Arc::clone(limit.alone()));
         let judge = attach(Arc::new(Self { limits }));
         let judge: Arc<dyn Any + Send + Sync> = judge;
         let Ok(judge) = judge.downcast::<Self>() else {

@@ -1,6 +1,11 @@
 //! What the calls of one bulkhead share.
 
-use std::{fmt, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    num::NonZeroUsize,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tower_mesh_core::{
     Clock, Finish, Instant, Outcome, Priority, frame,
@@ -17,6 +22,8 @@ pub(crate) struct Pool {
     pub(crate) settings: Settings,
     /// Moves the limit, if it adapts.
     pub(crate) control: Option<Control>,
+    /// A list of nobody else, for all the endpoints to share that this limit alone hears of.
+    alone: Arc<Vec<Weak<Self>>>,
     refused: AtomicU64,
     timed_out: AtomicU64,
 }
@@ -56,13 +63,20 @@ impl Pool {
     pub(super) fn new(settings: Settings) -> Arc<Self> {
         let permits = Permits::new(settings.limit.get());
         let adapt = |adaptive| Control::new(adaptive, &permits, settings.clock.now());
-        Arc::new(Self {
-            control: settings.adaptive.as_ref().map(adapt),
+        let control = settings.adaptive.as_ref().map(adapt);
+        Arc::new_cyclic(|this| Self {
+            control,
+            alone: Arc::new(vec![Weak::clone(this)]),
             permits,
             settings,
             refused: AtomicU64::new(0),
             timed_out: AtomicU64::new(0),
         })
+    }
+
+    /// The list of limits that holds this one alone.
+    pub(crate) fn alone(&self) -> &Arc<Vec<Weak<Self>>> {
+        &self.alone
     }
 
     /// The refusal of a call that found no permit and may not wait.
