@@ -1,8 +1,8 @@
 //! All that a pick reads, made by the updater and never changed.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
-use tower_mesh_core::{Endpoint, EndpointSet, Instant, Vitals};
+use tower_mesh_core::{ByState, Endpoint, EndpointSet, Instant};
 
 use crate::{
     hash::Places,
@@ -154,21 +154,20 @@ struct Kept {
     /// From this index on, it is the same as in the old set, moved by `shift`.
     tail: usize,
     shift: isize,
-    between: HashMap<*const Vitals, usize>,
+    between: ByState,
 }
 
 impl Kept {
     fn new(old: &[Endpoint], new: &[Endpoint]) -> Self {
-        let same = |(a, b): &(&Endpoint, &Endpoint)| state(a) == state(b);
+        let same = |(a, b): &(&Endpoint, &Endpoint)| Arc::ptr_eq(a.vitals(), b.vitals());
         let head = old.iter().zip(new).take_while(same).count();
         let ends = old[head..].iter().rev().zip(new[head..].iter().rev());
         let tail = ends.take_while(same).count();
-        let between = old[head..old.len() - tail].iter();
         Self {
             head,
             tail: new.len() - tail,
             shift: old.len() as isize - new.len() as isize,
-            between: between.map(state).zip(head..).collect(),
+            between: ByState::new(&old[head..old.len() - tail]),
         }
     }
 
@@ -177,13 +176,9 @@ impl Kept {
         match index {
             _ if index < self.head => Some(index),
             _ if index >= self.tail => index.checked_add_signed(self.shift),
-            _ => self.between.get(&state(endpoint)).copied(),
+            _ => Some(self.head + self.between.find(endpoint)?),
         }
     }
-}
-
-fn state(endpoint: &Endpoint) -> *const Vitals {
-    Arc::as_ptr(endpoint.vitals())
 }
 
 /// Gives those that are new among `endpoints` a latency to start from, and lets them begin slowly, unless there are not

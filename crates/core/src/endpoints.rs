@@ -1,7 +1,6 @@
 //! The endpoints of one service as they are now, shared by all who call it.
 
 use std::{
-    collections::HashSet,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -13,7 +12,7 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
-use crate::{endpoint::Endpoint, name::ServiceName};
+use crate::{by_state::ByState, endpoint::Endpoint, name::ServiceName};
 
 /// The live set of a service's endpoints: discovery publishes it, balancers read it.
 ///
@@ -196,9 +195,8 @@ fn drain_removed(old: &EndpointSet, new: &EndpointSet) {
     if missing.is_empty() {
         return;
     }
-    let state = |endpoint: &Endpoint| Arc::as_ptr(endpoint.vitals());
-    let rest: HashSet<_> = rest.map(state).collect();
-    for endpoint in missing.iter().filter(|old| !rest.contains(&state(old))) {
+    let rest = ByState::new(rest);
+    for endpoint in missing.iter().filter(|old| rest.find(old).is_none()) {
         endpoint.vitals().gate().set_draining(true);
     }
 }

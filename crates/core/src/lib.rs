@@ -17,6 +17,7 @@
 //! above. A leaf crate depends on this one and on no sibling.
 
 mod at_endpoint;
+mod by_state;
 mod endpoint;
 mod endpoints;
 pub mod frame;
@@ -49,6 +50,7 @@ mod vitals;
 
 pub use self::{
     at_endpoint::AtEndpoint,
+    by_state::ByState,
     endpoint::{Endpoint, Health, InvalidWeight, Weight},
     endpoints::{EndpointSet, Endpoints, Resolution, Subscriber},
     gate::{Availability, Gate, GateHandle, Judge, JudgeKind, Shut, Standing, Ticket},

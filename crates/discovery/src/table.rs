@@ -1,12 +1,12 @@
 //! What a source has said of one service, without duplicates and in a stable order: the decision of what callers see.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::SocketAddr,
-};
+mod slots;
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use tower_mesh_core::{Endpoint, Update};
 
+use self::slots::Slots;
 use crate::{
     faults::{Fault, Faults, Refused, unusable},
     filter::Filter,
@@ -22,9 +22,9 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Table {
     filter: Filter,
-    /// By place: the order of the published set, kept under removals without moving anything.
-    slots: BTreeMap<u64, Slot>,
-    by_id: HashMap<Box<str>, u64>,
+    /// By place: the order of the published set.
+    slots: Slots,
+    by_id: HashMap<Arc<str>, u64>,
     by_address: HashMap<SocketAddr, u64>,
     next_place: u64,
     /// Counts updates, to tell what the present one has named.
@@ -69,7 +69,7 @@ impl Table {
     pub(crate) fn new(filter: Filter) -> Self {
         Self {
             filter,
-            slots: BTreeMap::new(),
+            slots: Slots::default(),
             by_id: HashMap::new(),
             by_address: HashMap::new(),
             next_place: 0,
@@ -97,6 +97,7 @@ impl Table {
             return Err(Refused::TooMany { named, most });
         }
         self.round += 1;
+        self.slots.close();
         let first_place = self.next_place;
         self.next_place += rest.len() as u64;
         Ok(Work {
@@ -141,7 +142,7 @@ impl Table {
         }
         let same_address = self.by_address.get(&endpoint.address()).copied();
         // The common case costs one look-up: who has the address has the id, too.
-        if let Some(slot) = same_address.and_then(|place| self.slots.get_mut(&place))
+        if let Some(slot) = same_address.and_then(|place| self.slots.get_mut(place))
             && slot.endpoint.id() == endpoint.id()
         {
             if slot.round == self.round {
@@ -152,14 +153,18 @@ impl Table {
         }
         let same_id = self.by_id.get(endpoint.id()).copied();
         let rivals = [same_address, same_id];
-        let named = |place: &u64| self.slots.get(place).is_some_and(|s| s.round == self.round);
+        let named = |place: &u64| {
+            self.slots
+                .get(*place)
+                .is_some_and(|s| s.round == self.round)
+        };
         if rivals.iter().flatten().any(named) {
             return Err((endpoint, Fault::Duplicate));
         }
         for rival in rivals.into_iter().flatten() {
-            self.replaced(rival);
+            self.replaced(rival, &endpoint);
         }
-        self.by_id.insert(endpoint.id().into(), place);
+        self.by_id.insert(endpoint.share_id(), place);
         self.by_address.insert(endpoint.address(), place);
         let slot = Slot {
             passes: self.filter.keeps(&endpoint),
@@ -172,12 +177,16 @@ impl Table {
         Ok(())
     }
 
-    /// Another endpoint has taken its id or its address.
-    fn replaced(&mut self, place: u64) {
-        if let Some(slot) = self.slots.remove(&place) {
-            self.by_id.remove(slot.endpoint.id());
-            self.by_address.remove(&slot.endpoint.address());
-            self.dirty |= slot.live;
+    /// `by` takes its id or its address: where it stood by that, the other will.
+    fn replaced(&mut self, place: u64, by: &Endpoint) {
+        if let Some(Slot { endpoint, live, .. }) = self.slots.remove(place) {
+            if endpoint.id() != by.id() {
+                self.by_id.remove(endpoint.id());
+            }
+            if endpoint.address() != by.address() {
+                self.by_address.remove(&endpoint.address());
+            }
+            self.dirty |= live;
         }
     }
 
@@ -192,7 +201,7 @@ impl Table {
             Removal::Ids(ids) => {
                 for id in ids {
                     let place = self.by_id.get(&**id);
-                    if let Some(slot) = place.and_then(|place| self.slots.get_mut(place)) {
+                    if let Some(slot) = place.and_then(|place| self.slots.get_mut(*place)) {
                         // What the same update names as well is not gone.
                         slot.told &= slot.round == round;
                     }
@@ -214,7 +223,7 @@ impl Table {
         let mut dirty = std::mem::take(&mut self.dirty);
         let (mut told, mut wanted) = (0, 0);
         let (by_id, by_address) = (&mut self.by_id, &mut self.by_address);
-        self.slots.retain(|_, slot| {
+        self.slots.retain(|slot| {
             told += usize::from(slot.told);
             wanted += usize::from(slot.is_wanted());
             let live = slot.is_wanted() || (hold && slot.live);
