@@ -437,16 +437,35 @@ impl Drop for Hidden {
 /// Polls a service of which it is not known whether it is the mesh's: it sees the frame, and when it completes and
 /// nobody beneath has emptied the frame, the time is read anew.
 pub fn observed<T>(poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
-    let before = FRAME.with(|frame| frame.emptied.get());
+    let observed = Observed::begin();
     let out = poll();
     if out.is_ready() {
+        observed.completed();
+    }
+    out
+}
+
+/// As [`observed`], in two steps, for who has to take apart what a poll gives anyway: so it is moved once less.
+#[derive(Debug)]
+#[must_use = "the frame is emptied by `completed`"]
+pub struct Observed(u32);
+
+impl Observed {
+    /// The service is about to be polled.
+    #[inline]
+    pub fn begin() -> Self {
+        Self(FRAME.with(|frame| frame.emptied.get()))
+    }
+
+    /// It has completed.
+    #[inline]
+    pub fn completed(self) {
         FRAME.with(|frame| {
-            if frame.emptied.get() == before {
+            if frame.emptied.get() == self.0 {
                 empty(frame);
             }
         });
     }
-    out
 }
 
 fn empty(frame: &Frame) {

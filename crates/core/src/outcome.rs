@@ -1,6 +1,6 @@
 //! What became of a call, in one word that every consumer understands.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, fmt, time::Duration};
 
 use crate::{
     refusal::{Refusal, Sent},
@@ -11,12 +11,18 @@ use crate::{
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// What became of one attempt: the verdict that breaker, load, budget and retry are fed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
     class: Class,
     sent: Sent,
-    pushback: Pushback,
+    /// In nanoseconds, or [`NOTHING`] or [`STOP`]: what holds an outcome is moved with every response.
+    pushback: u64,
 }
+
+const NOTHING: u64 = u64::MAX;
+const STOP: u64 = u64::MAX - 1;
+/// Five centuries.
+const LONGEST: u64 = u64::MAX - 2;
 
 /// Whom an attempt speaks for or against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +57,7 @@ impl Outcome {
         Self {
             class,
             sent: Sent::Maybe,
-            pushback: Pushback::None,
+            pushback: NOTHING,
         }
     }
 
@@ -90,7 +96,12 @@ impl Outcome {
     /// The same, with what the endpoint asked for about the next attempt.
     #[must_use]
     pub const fn with_pushback(mut self, pushback: Pushback) -> Self {
-        self.pushback = pushback;
+        self.pushback = match pushback {
+            Pushback::None => NOTHING,
+            Pushback::Stop => STOP,
+            Pushback::After(wait) if wait.as_nanos() > LONGEST as u128 => LONGEST,
+            Pushback::After(wait) => wait.as_nanos() as u64,
+        };
         self
     }
 
@@ -106,7 +117,11 @@ impl Outcome {
 
     /// What the endpoint asked for about the next attempt.
     pub const fn pushback(&self) -> Pushback {
-        self.pushback
+        match self.pushback {
+            NOTHING => Pushback::None,
+            STOP => Pushback::Stop,
+            nanos => Pushback::After(Duration::from_nanos(nanos)),
+        }
     }
 
     /// Whether it counts for the endpoint.
@@ -120,6 +135,16 @@ impl Outcome {
             self.class,
             Class::Failure | Class::Overload | Class::Timeout
         )
+    }
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outcome")
+            .field("class", &self.class)
+            .field("sent", &self.sent)
+            .field("pushback", &self.pushback())
+            .finish()
     }
 }
 
@@ -210,6 +235,10 @@ where
 ///
 /// Completions that see the end of a body are generic over it.
 pub trait Finish {
+    /// Whether the outcome makes a difference to it. To who only holds something until the end it does not, and nobody need
+    /// look for one.
+    const LISTENS: bool = true;
+
     /// Takes the outcome; only the first counts.
     fn finish(&mut self, outcome: Outcome);
 }

@@ -34,16 +34,23 @@ mod tape;
 #[derive(Default)]
 pub struct Body(Kind);
 
-#[derive(Default)]
+/// As large as `Bytes`, so that a request fills four cache lines: moving one a byte larger takes twice the instructions.
 enum Kind {
-    /// Also what is left of bytes when they have been read.
-    #[default]
-    Empty,
-    /// Never of length zero: that is [`Kind::Empty`], so `is_end_stream` is exact.
-    Bytes(Bytes),
+    /// None of them if there is no body, or when it has been read.
+    Known(Bytes),
+    Stream(Streamed),
+}
+
+enum Streamed {
     Boxed(Stream),
     /// A stream that other attempts may read as well.
     Replayed(Reader),
+}
+
+impl Default for Kind {
+    fn default() -> Self {
+        Self::Known(Bytes::new())
+    }
 }
 
 type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send>>;
@@ -51,7 +58,7 @@ type Stream = Pin<Box<dyn http_body::Body<Data = Bytes, Error = BoxError> + Send
 impl Body {
     /// No body.
     pub const fn empty() -> Self {
-        Self(Kind::Empty)
+        Self(Kind::Known(Bytes::new()))
     }
 
     /// A body that streams: it is boxed, and read no sooner than it is sent.
@@ -71,25 +78,28 @@ impl Body {
             return this.take().unwrap_or_default();
         }
         match body {
-            Some(body) => Self(Kind::Boxed(Box::pin(Erased { body }))),
+            Some(body) => Self::streamed(Streamed::Boxed(Box::pin(Erased { body }))),
             None => Self::empty(),
         }
+    }
+
+    const fn streamed(stream: Streamed) -> Self {
+        Self(Kind::Stream(stream))
     }
 
     /// Keeps what makes the same body again, if it has not been read: a share of up to `limit` bytes, or of a stream,
     /// which from now on records what is read of it as long as that is no more than `limit`.
     pub(crate) fn keep(&mut self, limit: usize) -> Option<KeptBody> {
         match &mut self.0 {
-            Kind::Empty => Some(KeptBody::Known(Bytes::new())),
-            Kind::Bytes(bytes) if bytes.len() <= limit => Some(KeptBody::Known(bytes.clone())),
-            Kind::Bytes(_) => None,
-            Kind::Replayed(reader) => reader.keep().map(KeptBody::Stream),
-            Kind::Boxed(_) => {
-                let Kind::Boxed(stream) = std::mem::take(&mut self.0) else {
+            Kind::Known(bytes) if bytes.len() <= limit => Some(KeptBody::Known(bytes.clone())),
+            Kind::Known(_) => None,
+            Kind::Stream(Streamed::Replayed(reader)) => reader.keep().map(KeptBody::Stream),
+            Kind::Stream(Streamed::Boxed(_)) => {
+                let Kind::Stream(Streamed::Boxed(stream)) = std::mem::take(&mut self.0) else {
                     return None;
                 };
                 let (reader, keeper) = replayed::share(stream, limit);
-                self.0 = Kind::Replayed(reader);
+                *self = Self::streamed(Streamed::Replayed(reader));
                 Some(KeptBody::Stream(keeper))
             }
         }
@@ -107,7 +117,7 @@ impl KeptBody {
     pub(crate) fn again(&self) -> Option<Body> {
         match self {
             Self::Known(bytes) => Some(bytes.clone().into()),
-            Self::Stream(keeper) => Some(Body(Kind::Replayed(keeper.again()?))),
+            Self::Stream(keeper) => Some(Body::streamed(Streamed::Replayed(keeper.again()?))),
         }
     }
 }
@@ -130,18 +140,14 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.0 {
-            Kind::Empty => Poll::Ready(None),
-            Kind::Bytes(bytes) => {
-                let bytes = std::mem::take(bytes);
-                self.0 = Kind::Empty;
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
-            }
-            Kind::Boxed(stream) => stream.as_mut().poll_frame(cx),
-            Kind::Replayed(reader) => match reader.poll_frame(cx) {
+            Kind::Known(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Kind::Known(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Kind::Stream(Streamed::Boxed(stream)) => stream.as_mut().poll_frame(cx),
+            Kind::Stream(Streamed::Replayed(reader)) => match reader.poll_frame(cx) {
                 Read::Frame(polled) => polled,
                 Read::Alone(mut stream) => {
                     let polled = stream.as_mut().poll_frame(cx);
-                    self.0 = Kind::Boxed(stream);
+                    *self = Self::streamed(Streamed::Boxed(stream));
                     polled
                 }
             },
@@ -150,19 +156,17 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Empty => true,
-            Kind::Bytes(_) => false,
-            Kind::Boxed(stream) => stream.is_end_stream(),
-            Kind::Replayed(reader) => reader.is_end_stream(),
+            Kind::Known(bytes) => bytes.is_empty(),
+            Kind::Stream(Streamed::Boxed(stream)) => stream.is_end_stream(),
+            Kind::Stream(Streamed::Replayed(reader)) => reader.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Empty => SizeHint::with_exact(0),
-            Kind::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Boxed(stream) => stream.size_hint(),
-            Kind::Replayed(reader) => reader.size_hint(),
+            Kind::Known(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Stream(Streamed::Boxed(stream)) => stream.size_hint(),
+            Kind::Stream(Streamed::Replayed(reader)) => reader.size_hint(),
         }
     }
 }
@@ -171,20 +175,16 @@ impl fmt::Debug for Body {
     /// How long it is, not what it says: bodies hold secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Empty => f.write_str("Body(empty)"),
-            Kind::Bytes(bytes) => write!(f, "Body({} bytes)", bytes.len()),
-            Kind::Boxed(_) | Kind::Replayed(_) => f.write_str("Body(stream)"),
+            Kind::Known(bytes) if bytes.is_empty() => f.write_str("Body(empty)"),
+            Kind::Known(bytes) => write!(f, "Body({} bytes)", bytes.len()),
+            Kind::Stream(_) => f.write_str("Body(stream)"),
         }
     }
 }
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        Self(if bytes.is_empty() {
-            Kind::Empty
-        } else {
-            Kind::Bytes(bytes)
-        })
+        Self(Kind::Known(bytes))
     }
 }
 
@@ -291,13 +291,13 @@ mod tests {
             Body::new(Body::empty()),
         ] {
             assert!(body.is_end_stream());
-            assert!(matches!(body.0, Kind::Empty));
+            assert!(matches!(body.0, Kind::Known(_)));
         }
     }
 
     #[test]
     fn a_body_in_a_body_stays_known() {
-        assert!(matches!(Body::new(Body::from("hello")).0, Kind::Bytes(_)));
+        assert!(matches!(Body::new(Body::from("hello")).0, Kind::Known(_)));
     }
 
     #[test]
@@ -311,6 +311,12 @@ mod tests {
     fn what_is_in_it_does_not_show_in_debug() {
         assert_eq!(format!("{:?}", Body::from("secret")), "Body(6 bytes)");
         assert_eq!(format!("{:?}", stream(&["secret"])), "Body(stream)");
+    }
+
+    #[test]
+    fn a_request_fills_four_cache_lines() {
+        assert_eq!(size_of::<Body>(), size_of::<Bytes>());
+        assert_eq!(size_of::<http::Request<Body>>(), 256);
     }
 
     #[test]

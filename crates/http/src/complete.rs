@@ -55,18 +55,19 @@ where
     type Output = Response<TrackedBody<B, G>>;
 
     fn track_completion(&self, guard: G, response: Response<B>) -> Self::Output {
-        let (head, inner) = response.into_parts();
-        let ending = Ending::of(head.status, &head.headers);
+        let ending = match G::LISTENS {
+            true => Ending::of(response.status(), response.headers()),
+            false => Ending::Plain,
+        };
         let mut held = Some(guard);
-        if inner.is_end_stream() {
+        if response.body().is_end_stream() {
             release(&mut held, ending.at_end(None));
         }
-        let body = TrackedBody {
+        response.map(|inner| TrackedBody {
             inner,
             held,
             ending,
-        };
-        Response::from_parts(head, body)
+        })
     }
 }
 
@@ -110,6 +111,11 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let this = self.project();
+        if this.held.is_none() {
+            // Nobody waits for the end any more.
+            let polled = this.inner.poll_frame(cx);
+            return polled.map_err(|error| error::of_body(error.into()));
+        }
         let bomb = Bomb(this.held);
         let polled = poll_inner(this.inner, *this.ending, cx);
         bomb.defuse();

@@ -143,9 +143,21 @@ where
         this.call.poll(&scope.core.clock, cx, |cx| {
             scope.begin(began);
             let bomb = Bomb { scope, began };
-            let polled = inner.as_mut().poll(cx);
-            bomb.defuse();
-            polled.map(|result| scope.end(began, result))
+            match inner.as_mut().poll(cx) {
+                Poll::Ready(Ok(response)) => {
+                    bomb.defuse();
+                    scope.count(began, None);
+                    Poll::Ready(Ok(response))
+                }
+                Poll::Ready(Err(error)) => {
+                    bomb.defuse();
+                    Poll::Ready(Err(scope.fail(began, error)))
+                }
+                Poll::Pending => {
+                    bomb.defuse();
+                    Poll::Pending
+                }
+            }
         })
     }
 }
@@ -170,10 +182,11 @@ impl Scope {
         }
     }
 
-    fn end<T>(&self, began: &mut Option<Instant>, result: Result<T, BoxError>) -> Result<T, Error> {
-        let result = result.map_err(|error| self.error(error));
-        self.count(began, result.as_ref().err().map(Error::kind));
-        result
+    #[cold]
+    fn fail(&self, began: &mut Option<Instant>, error: BoxError) -> Error {
+        let error = self.error(error);
+        self.count(began, Some(error.kind()));
+        error
     }
 
     /// Counts the end, once; `error` is what it failed with, if it did.

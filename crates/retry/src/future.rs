@@ -9,7 +9,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tower_mesh_core::{
     BoxError, Classify, ClassifyErrors, Instant, Outcome, Replay, Sent, Verdict,
-    frame::{self, Framing, Own, Phase},
+    frame::{self, Framing, Observed, Own, Phase},
     rare::Rare,
 };
 use tower_service::Service;
@@ -99,9 +99,9 @@ where
     pub(crate) fn new(
         rules: Arc<P>,
         service: S,
-        first: State<S::Future, Req>,
         kept: Option<P::Kept>,
         idempotent: bool,
+        first: State<S::Future, Req>,
     ) -> Self {
         Self {
             rules,
@@ -175,28 +175,50 @@ where
         R: Replay<Req, Kept = Kept>,
         K: Classify<S::Response>,
     {
-        let result = ready!(self.as_mut().poll_attempt(rules, cx));
-        match verdict(&rules.classify, &result) {
-            // After the head nothing is retried, so it is not waited for what the body will say.
-            Verdict::Deferred => Poll::Ready(result),
-            Verdict::Done(outcome) if outcome.is_success() => Poll::Ready(result),
-            Verdict::Done(outcome) => self.failed(rules, outcome, result),
-        }
-    }
-
-    /// Waits until it is time, readies the service, calls it, and waits for its answer.
-    ///
-    /// If it fails before it has called the service, the request is still there.
-    fn poll_attempt<R, K>(
-        mut self: Pin<&mut Self>,
-        rules: &Rules<R, K>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<S::Response, BoxError>> {
         if self.made == 0 {
             let now = frame::now(&rules.clock);
             rules.budget.deposit(now);
             self.as_mut().begin(rules, now);
         }
+        let error = match ready!(self.as_mut().poll_sent(rules, cx)) {
+            Err(error) => error,
+            Ok(()) => {
+                let StateProj::Sent { future } = self.as_mut().project().state.project() else {
+                    panic!("`ResponseFuture` polled after it was ready");
+                };
+                let observed = Observed::begin();
+                match future.poll(cx) {
+                    Poll::Ready(Ok(response)) => {
+                        observed.completed();
+                        // Here and not below, where it would meet errors: so it is moved once.
+                        return match lost(rules.classify.classify(Ok(&response)).into()) {
+                            None => Poll::Ready(Ok(response)),
+                            Some(outcome) => self.failed(rules, outcome, Ok(response)),
+                        };
+                    }
+                    Poll::Ready(Err(error)) => {
+                        observed.completed();
+                        error.into()
+                    }
+                    Poll::Pending => ready!(self.as_mut().poll_time(rules)),
+                }
+            }
+        };
+        let result = Err(error);
+        match lost(verdict(&rules.classify, &result)) {
+            None => Poll::Ready(result),
+            Some(outcome) => self.failed(rules, outcome, result),
+        }
+    }
+
+    /// Waits until it is time, readies the service, and calls it.
+    ///
+    /// If it fails before it has called the service, the request is still there.
+    fn poll_sent<R, K>(
+        mut self: Pin<&mut Self>,
+        rules: &Rules<R, K>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), BoxError>> {
         if let StateProj::Unsent { waits, .. } = self.as_mut().project().state.project() {
             match waits {
                 WaitsFor::Backoff => ready!(self.as_mut().poll_backoff(rules)),
@@ -211,13 +233,7 @@ where
                 Poll::Pending => return self.poll_time(rules).map(Err),
             }
         }
-        let StateProj::Sent { future } = self.as_mut().project().state.project() else {
-            panic!("`ResponseFuture` polled after it was ready");
-        };
-        match frame::observed(|| future.poll(cx)) {
-            Poll::Ready(result) => Poll::Ready(result.map_err(Into::into)),
-            Poll::Pending => self.poll_time(rules).map(Err),
-        }
+        Poll::Ready(Ok(()))
     }
 
     /// Counts an attempt that begins now, and its time.
@@ -376,6 +392,15 @@ where
         let mut history = this.failed.take().unwrap_or_default().history;
         history.note(outcome, Some(&last));
         Exhausted::new(history, why, outcome, last).into()
+    }
+}
+
+/// What has become of an attempt that is lost. After the head nothing is retried, so it is not waited for what the body will
+/// say.
+fn lost(verdict: Verdict) -> Option<Outcome> {
+    match verdict {
+        Verdict::Done(outcome) if !outcome.is_success() => Some(outcome),
+        Verdict::Done(_) | Verdict::Deferred => None,
     }
 }
 

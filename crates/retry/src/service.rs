@@ -78,20 +78,22 @@ where
 
     fn call(&mut self, mut request: Req) -> Self::Future {
         let replay = &self.rules.replay;
-        let (kept, idempotent) = if self.rules.limits.attempts.get() > 1 {
-            let idempotent = replay.is_idempotent(&request);
-            (replay.keep(&mut request), idempotent)
-        } else {
-            (None, false)
+        let may_retry = self.rules.limits.attempts.get() > 1;
+        let idempotent = may_retry && replay.is_idempotent(&request);
+        let kept = match may_retry {
+            true => replay.keep(&mut request),
+            false => None,
         };
+        let rules = Arc::clone(&self.rules);
         // The clone is not ready, whatever this one is; the future readies it before it calls it.
         let service = self.inner.clone();
-        let first = if self.always_ready {
-            State::sent(self.inner.call(request))
+        let begin = |first| ResponseFuture::new(rules, service, kept, idempotent, first);
+        // The first state comes last, and for each by itself: so it is made where it stays.
+        if self.always_ready {
+            begin(State::sent(self.inner.call(request)))
         } else {
-            State::unsent(request)
-        };
-        ResponseFuture::new(Arc::clone(&self.rules), service, first, kept, idempotent)
+            begin(State::unsent(request))
+        }
     }
 }
 

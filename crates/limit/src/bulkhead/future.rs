@@ -54,14 +54,21 @@ where
         if !this.pass.as_mut().is_some_and(Pass::try_take) {
             ready!(poll_wait(this.pass, cx))?;
         }
-        let result = ready!(this.inner.poll(cx));
-        let Some(Pass::Direct(permit)) = this.pass.take() else {
-            unreachable!("nobody is let in without a permit");
+        let mut take = || match this.pass.take() {
+            Some(Pass::Direct(permit)) => permit,
+            _ => unreachable!("nobody is let in without a permit"),
         };
-        Poll::Ready(match result {
-            Ok(response) => Ok(this.completion.track_completion(permit, response)),
-            Err(error) => Err(error.into()),
-        })
+        // Taken apart in one step: each further one would move the response once more.
+        match this.inner.poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(response)) => {
+                Poll::Ready(Ok(this.completion.track_completion(take(), response)))
+            }
+            Poll::Ready(Err(error)) => {
+                drop(take());
+                Poll::Ready(Err(error.into()))
+            }
+        }
     }
 }
 

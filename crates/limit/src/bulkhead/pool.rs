@@ -200,6 +200,8 @@ impl Permit {
 
 /// A bulkhead does not ask how a call ended: the permit lasts until it is dropped.
 impl Finish for Permit {
+    const LISTENS: bool = false;
+
     fn finish(&mut self, _: Outcome) {}
 }
 

@@ -100,8 +100,10 @@ where
         let mut inner = this.inner;
         let running = inner.as_mut().as_pin_mut();
         let running = running.expect("polled after its time was up");
-        if let Poll::Ready(result) = frame::within(time.end, || running.poll(cx)) {
-            return Poll::Ready(result.map_err(Into::into));
+        match frame::within(time.end, || running.poll(cx)) {
+            Poll::Ready(Ok(response)) => return Poll::Ready(Ok(response)),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+            Poll::Pending => {}
         }
         if frame::fired(time.end) {
             let exceeded = time.exceeded();

@@ -16,7 +16,7 @@ use tower_mesh_core::BoxError;
 
 use super::*;
 use crate::{
-    body::{Body, KeptBody},
+    body::{Body, KeptBody, Kind, Streamed},
     script::{Script, Step, grpc_status},
 };
 
@@ -335,7 +335,7 @@ fn when_no_further_attempt_can_come_the_stream_is_the_readers_alone() {
     read(&mut first);
     drop(kept);
     assert_pending!(poll(&mut first));
-    assert!(matches!(first.0, super::super::Kind::Boxed(_)));
+    assert!(matches!(first.0, Kind::Stream(Streamed::Boxed(_))));
     say(&send, "b");
     assert!(first.is_woken());
     assert_eq!(read(&mut first), "b");
