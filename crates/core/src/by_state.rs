@@ -9,7 +9,7 @@ use std::{
 use crate::{endpoint::Endpoint, vitals::Vitals};
 
 /// Where endpoints stand in a list, found by the state that those keep which stay
-/// ([`Endpoint::keeping`](crate::Endpoint::keeping)): for who compares two sets.
+/// ([`Endpoint::keeping`]): for who compares two sets.
 ///
 /// The state is known by its address, which no registry chooses. So a multiplication is hash enough.
 #[derive(Debug)]
