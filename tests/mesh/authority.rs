@@ -114,6 +114,12 @@ async fn a_host_outside_is_let_through_by_name_only_and_with_a_time_limit() {
     let error = client.get(&format!("http://{host}/")).await.unwrap_err();
     assert_eq!(error.kind(), Some(Kind::ServiceNotFound));
 
+    // Whom a clone has called in vain as a service may be let through all the same.
+    let named = format!("localhost:{}", outside.endpoint().address().port());
+    let passing = client.clone().pass_through([&*named]);
+    let answer = passing.get(&format!("http://{named}/")).await;
+    assert_eq!(text(answer.unwrap()).await, "outside");
+
     let client = client.pass_through([&*host, &*slow]);
     let answer = client.get(&format!("http://{host}/a")).await.unwrap();
     assert_eq!(text(answer).await, "outside");

@@ -180,22 +180,26 @@ where
     }
 
     fn begin(&self, request: Request<Body>) -> ClientFuture<ResponseFuture<S>> {
-        match self.shared.seen(request.uri()) {
-            Some(service) => called(service, request),
-            None => self.unseen(request),
+        match &self.outside {
+            // First: clones that let nobody through may have called a service of that name.
+            Some(outside) if outside.hosts.have(request.uri()) => self.pass(outside, request),
+            _ => match self.shared.seen(request.uri()) {
+                Some(service) => called(service, request),
+                None => self.unseen(request),
+            },
         }
     }
 
-    /// Where a request goes whose authority is none of those seen before.
+    #[cold]
+    fn pass(&self, outside: &Outside, request: Request<Body>) -> ClientFuture<ResponseFuture<S>> {
+        let core = &self.shared.mesh.core;
+        let limit = core.settings.load().defaults().timeout;
+        ClientFuture::outside(outside.client.send(request), core, limit)
+    }
+
+    /// Calls a service that was not called before, if it is one.
     #[cold]
     fn unseen(&self, request: Request<Body>) -> ClientFuture<ResponseFuture<S>> {
-        if let Some(outside) = &self.outside
-            && outside.hosts.have(request.uri())
-        {
-            let core = &self.shared.mesh.core;
-            let limit = core.settings.load().defaults().timeout;
-            return ClientFuture::outside(outside.client.send(request), core, limit);
-        }
         match self.target(request.uri()) {
             Ok(target) => called(target.service.clone(), request),
             Err(error) => ClientFuture::refused(error),
