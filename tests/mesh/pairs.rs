@@ -1,10 +1,10 @@
 //! Each server beneath each client of the mesh, over real sockets.
 //!
-//! | server, client | hyper | tonic |
-//! |---|---|---|
-//! | axum | HTTP/1.1, HTTP/2: all | all, gRPC routes in axum's router |
-//! | tonic | gRPC written by hand | all |
-//! | hyper | HTTP/1.1, HTTP/2: all | all, gRPC served by hyper |
+//! | server, client | hyper | tonic | reqwest |
+//! |---|---|---|---|
+//! | axum | HTTP/1.1, HTTP/2: all | all, gRPC routes in axum's router | all |
+//! | tonic | gRPC written by hand | all | gRPC written by hand |
+//! | hyper | HTTP/1.1, HTTP/2: all | all, gRPC served by hyper | all |
 //!
 //! "All" is: a unary call; a body that streams both ways at once, with its trailers; a refusal in the protocol of the request,
 //! whoever serves; a deadline that the server hears of, and that ends the call; a retry at another endpoint of what may be
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use tower_mesh::{
     Mesh, MeshService, Policy,
-    http::{Addressed, HttpClient, HttpEndpoints, Protocol},
+    http::{Addressed, AddressedShared, HttpClient, HttpEndpoints, Protocol, ReqwestClient},
 };
 
 use self::servers::{Kind, Seen};
@@ -40,6 +40,18 @@ async fn pair(kind: Kind) -> (Mesh, Seen) {
 
 fn hyper(mesh: &Mesh, protocol: Protocol) -> MeshService<Addressed<HttpClient>> {
     let connect = HttpEndpoints::new(|task| drop(tokio::spawn(task))).protocol(protocol);
+    mesh.layer("orders").unwrap().over(connect)
+}
+
+fn reqwest(mesh: &Mesh, protocol: Protocol) -> MeshService<Addressed<ReqwestClient>> {
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy();
+    let client = match protocol {
+        Protocol::Http2 => client.http2_prior_knowledge(),
+        _ => client,
+    };
+    let connect = AddressedShared::new(ReqwestClient::new(client.build().unwrap()));
     mesh.layer("orders").unwrap().over(connect)
 }
 
@@ -65,10 +77,13 @@ macro_rules! pairs {
 pairs! {
     axum_and_hyper: http::all(Kind::Axum, |mesh| hyper(mesh, Protocol::Http1), false);
     axum_and_hyper_over_http2: http::all(Kind::Axum, |mesh| hyper(mesh, Protocol::Http2), true);
+    axum_and_reqwest: http::all(Kind::Axum, |mesh| reqwest(mesh, Protocol::Http1), false);
     axum_and_tonic: grpc::all(Kind::Axum);
     tonic_and_hyper: http::by_hand(|mesh| hyper(mesh, Protocol::Http2));
+    tonic_and_reqwest: http::by_hand(|mesh| reqwest(mesh, Protocol::Http2));
     tonic_and_tonic: grpc::all(Kind::Tonic);
     hyper_and_hyper: http::all(Kind::Hyper, |mesh| hyper(mesh, Protocol::Http1), false);
     hyper_and_hyper_over_http2: http::all(Kind::Hyper, |mesh| hyper(mesh, Protocol::Http2), true);
+    hyper_and_reqwest: http::all(Kind::Hyper, |mesh| reqwest(mesh, Protocol::Http1), false);
     hyper_and_tonic: grpc::all(Kind::Hyper);
 }
