@@ -1,7 +1,8 @@
 //! Three servers are restarted, one after the other, under load: no call fails, and none is made twice.
 //!
-//! With `TOWER_MESH_LONG` set (`cargo xtask test --long rolling`) it is what a deployment is: the propagation that a server
-//! has unless told otherwise, and twelve restarts; else three of them with less.
+//! With `cargo xtask test --long` it is what a deployment is: the propagation that a server has unless told otherwise, and
+//! twelve restarts; else three of them with less. The figures are printed by
+//! `TOWER_MESH_LONG=1 cargo test --release -p tower-mesh-tests --test mesh rolling -- --nocapture`.
 
 use std::{
     collections::HashMap,

@@ -1,7 +1,9 @@
 //! Bodies of any length pass through the mesh in the memory of a short one.
 //!
-//! One thread runs everything, both ends of each connection: what is counted is all that lives on the heap. 64 MiB each way, or a GiB with
-//! `TOWER_MESH_LONG` set (`cargo xtask test --long flat_memory`, which prints the figures). A binary of its own, for its allocator.
+//! One thread runs everything, both ends of each connection: what is counted is all that lives on the heap. 64 MiB each way,
+//! or a GiB with `cargo xtask test --long`. The figures are printed by
+//! `TOWER_MESH_LONG=1 cargo test --release -p tower-mesh-tests --test streams -- --nocapture`. A binary of its own, for its
+//! allocator.
 
 // Tests are users: they spawn servers as users do. Time is reported, never asserted.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs)]
