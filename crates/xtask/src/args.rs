@@ -41,7 +41,8 @@ Options:
                          is skipped, for want of a server or for another reason, is a failure
       --long             Let tests wait for a server for as long as it would be in production: an outage
                          of 60 s, a lock delay of 15 s, an instance that is forgotten after 72 s. Without
-                         it they do the same in seconds, as far as the server lets them
+                         it they do the same in seconds, as far as the server lets them. And let
+                         restarts be as many, and bodies as long, as they are there
   -h, --help             Print this text
 
 Exit code: 0 all is well, 1 something failed, 2 the command line makes no sense.
