@@ -12,7 +12,7 @@ use std::{
 use http::{Request, Response};
 use http_body_util::Full;
 use tokio::time::Instant;
-use tower::{Service, service_fn, util::BoxCloneSyncService};
+use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_mesh::{Body, Config, Endpoint, Error, Mesh, MeshService, Policy, discovery::Static};
 
 use crate::support::name;
@@ -73,6 +73,35 @@ async fn started(config: &str) -> Mesh {
 
 fn config(text: &str) -> Config {
     Config::parse(text).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_with_a_subset_connects_to_that_many_and_a_reload_changes_it() {
+    let endpoints = (1..=40).map(|port| Endpoint::new(([127, 0, 0, 1], port).into()));
+    let mesh = Mesh::builder("shop")
+        .config(config("services.orders.subset.size = 5"))
+        .discovery(Static::new().service(name("orders"), endpoints))
+        .start()
+        .await
+        .unwrap();
+    let backend = Backend::default();
+    let orders = backend.serve(&mesh);
+    let calls_and_made = async || {
+        for _ in 0..200 {
+            orders
+                .clone()
+                .oneshot(Request::new(Body::empty()))
+                .await
+                .unwrap();
+        }
+        backend.made.load(Ordering::SeqCst)
+    };
+    assert_eq!(calls_and_made().await, 5);
+    mesh.reload(&config("services.orders.subset.size = 6"))
+        .unwrap();
+    assert_eq!(calls_and_made().await, 6, "five of them are the same");
+    mesh.reload(&config("")).unwrap();
+    assert_eq!(calls_and_made().await, 40);
 }
 
 /// How long a call takes that nobody answers.

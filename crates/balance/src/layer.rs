@@ -162,8 +162,8 @@ impl<K, C> BalanceLayer<K, C> {
 
     /// Sets which of the endpoints are called: all of them unless said.
     #[must_use]
-    pub fn subset(mut self, subset: Subset) -> Self {
-        self.settings.subset = Some(subset);
+    pub fn subset(mut self, subset: impl Into<Option<Subset>>) -> Self {
+        self.settings.subset = subset.into();
         self
     }
 

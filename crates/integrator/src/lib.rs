@@ -79,7 +79,7 @@ pub use self::{
     mesh::Mesh,
     policy::{
         BreakerPolicy, Check, EjectionPolicy, HealthPolicy, HedgePolicy, LimitPolicy, PanicPolicy,
-        Policy, RetryPolicy,
+        Policy, RetryPolicy, SubsetPolicy,
     },
     profile::Profile,
     server::{MeshServerLayer, Serve, ServeError},

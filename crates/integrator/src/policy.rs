@@ -17,6 +17,9 @@ use crate::config::{ConfigError, value::strategy_name};
 /// |---|---|---|
 /// | `timeout` | 10 s | the whole call, retries included; Envoy's 15 s route timeout is known as too long |
 /// | `balance` | best of three | the best p99 on uneven fleets, see [`Strategy`] |
+/// | `min_nearby` | 3 | with fewer endpoints in the own zone one that fails leaves too little there, see [`balance`](crate::balance#priorities-and-zones) |
+/// | `subset.size` | none | all endpoints are called: some of them only pays with hundreds of endpoints and of clients, see [`Subset`](crate::balance::Subset) |
+/// | `subset.client` | drawn at the start | what tells this process from all others; who says it keeps its endpoints over a start |
 /// | `panic.max_out` | 50 % | Envoy's panic threshold: when more are out, their judges are not believed, see [`balance`](crate::balance#panic) |
 /// | `panic.min_healthy` | 1 | somebody is tried whatever share may be out |
 /// | `retry.attempts` | 3 | Google SRE: at most three attempts a request |
@@ -49,6 +52,11 @@ pub struct Policy {
     pub timeout: Duration,
     /// How endpoints are chosen.
     pub balance: Strategy,
+    /// How many endpoints have to be as near as each other to be preferred to those further away, where the mesh knows its
+    /// zone.
+    pub min_nearby: usize,
+    /// Which of the endpoints are called.
+    pub subset: SubsetPolicy,
     /// How many endpoints may be out before their judges are not believed.
     pub panic: PanicPolicy,
     /// What is tried again, and how often.
@@ -65,6 +73,16 @@ pub struct Policy {
     pub hedge: HedgePolicy,
     /// How many calls may run at once.
     pub limit: LimitPolicy,
+}
+
+/// See [`Policy`], and [`Subset`](crate::balance::Subset).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubsetPolicy {
+    /// How many endpoints of each priority and distance are called; `None` for all of them.
+    pub size: Option<NonZeroUsize>,
+    /// A name that no other process has, or all that share it call the same endpoints; empty for one that is drawn.
+    pub client: String,
 }
 
 /// See [`Policy`]. A share of one and a minimum of none believe the judges whatever they say.
@@ -209,6 +227,8 @@ impl Default for Policy {
         Self {
             timeout: Duration::from_secs(10),
             balance: Strategy::BestOfThree,
+            min_nearby: 3,
+            subset: SubsetPolicy::default(),
             panic: PanicPolicy {
                 max_out: Ratio::percent(50),
                 min_healthy: 1,
@@ -271,6 +291,8 @@ impl Policy {
         let Self {
             timeout,
             balance,
+            min_nearby,
+            subset,
             panic,
             retry,
             breaker,
@@ -285,6 +307,12 @@ impl Policy {
         vec![
             ("timeout", time(*timeout)),
             ("balance", strategy_name(*balance).to_owned()),
+            ("min_nearby", min_nearby.to_string()),
+            (
+                "subset.size",
+                (subset.size).map_or_else(|| "none".to_owned(), |size| size.to_string()),
+            ),
+            ("subset.client", subset.client.clone()),
             ("panic.max_out", panic.max_out.to_string()),
             ("panic.min_healthy", panic.min_healthy.to_string()),
             ("retry.attempts", retry.attempts.to_string()),

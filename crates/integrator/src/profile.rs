@@ -113,6 +113,9 @@ mod tests {
         let golden = [
             ("timeout", ["10s", "30s", "5m"]),
             ("balance", ["best-of-three"; 3]),
+            ("min_nearby", ["3"; 3]),
+            ("subset.size", ["none"; 3]),
+            ("subset.client", [""; 3]),
             ("panic.max_out", ["50 %"; 3]),
             ("panic.min_healthy", ["1"; 3]),
             ("retry.attempts", ["3", "3", "5"]),

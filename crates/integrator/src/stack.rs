@@ -1,12 +1,17 @@
 //! The stack of a service: the one place that says in which order a call passes the layers, and why.
 
-use std::{error::Error, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    num::NonZeroU32,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use http::{Request, Response};
 use tower::{ServiceBuilder, layer::layer_fn, load::CompleteOnResponse, util::Either};
 use tower_layer::{Identity, Layer};
-use tower_mesh_balance::{Balance, BalanceLayer, Explanation, SlowStart};
+use tower_mesh_balance::{Balance, BalanceLayer, Explanation, SlowStart, Subset};
 use tower_mesh_breaker::{Breaker, BreakerLayer, CircuitBreaker, Window};
 use tower_mesh_core::{
     Attempt, Classify, Endpoint, Endpoints, Layered, NewLayer, NewService, Outcome, Verdict,
@@ -53,6 +58,8 @@ pub(crate) struct Layers {
     budget: Budget,
     hedge: Option<HedgeLayer<HttpReplay, HttpClassify, Joined>>,
     balance: BalanceLayer<HttpClassify, CompleteOnBody>,
+    /// Whose subset of the endpoints is called where no name is given; drawn when it is first needed.
+    client: Arc<OnceLock<Subset>>,
     breaker: BreakerLayer,
     outliers: OutlierLayer,
     recall: Recall,
@@ -230,6 +237,7 @@ impl Layers {
             .rng(rng.clone())
             .classify(HttpClassify::new())
             .completion(CompleteOnBody::new());
+        let client = Arc::default();
         Self {
             discovery: core.discovery.layer(service).joined(),
             permits: bulkhead.handle(),
@@ -240,7 +248,8 @@ impl Layers {
             hedge: hedge_layer(policy, &budget, endpoints, core),
             budget,
             outliers,
-            balance: balanced(balance, policy),
+            balance: balanced(balance, policy, &client, core),
+            client,
             breaker: BreakerLayer::new(breaker_policy(&policy.breaker))
                 .name(service.as_str())
                 .clock(clock)
@@ -290,7 +299,7 @@ impl Layers {
             }
             None => Some(service_breaker(policy, &self.scope)),
         };
-        next.balance = balanced(next.balance, policy);
+        next.balance = balanced(next.balance, policy, &next.client, core);
         next.policy = policy.clone();
         next
     }
@@ -384,9 +393,20 @@ fn budget(policy: &Policy) -> Budget {
     Budget::new(policy.retry.budget).min_per_second(policy.retry.min_per_second)
 }
 
-fn balanced<K, C>(layer: BalanceLayer<K, C>, policy: &Policy) -> BalanceLayer<K, C> {
+fn balanced<K, C>(
+    layer: BalanceLayer<K, C>,
+    policy: &Policy,
+    drawn: &OnceLock<Subset>,
+    core: &Core,
+) -> BalanceLayer<K, C> {
+    let client = || match policy.subset.client.as_str() {
+        "" => *drawn.get_or_init(|| Subset::of(&core.rng.next_u64().to_string())),
+        name => Subset::of(name),
+    };
     layer
         .strategy(policy.balance)
+        .min_nearby(policy.min_nearby)
+        .subset(policy.subset.size.map(|size| client().size(size)))
         .max_out(policy.panic.max_out)
         .min_healthy(policy.panic.min_healthy)
         .slow_start(SlowStart::new(policy.slow_start))

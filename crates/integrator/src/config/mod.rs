@@ -21,10 +21,12 @@
 //! timeout = "10s"
 //! balance = "best-of-three"
 //! panic = { max_out = 0.5, min_healthy = 1 }
+//! min_nearby = 3                    # fewer endpoints in the own zone are joined with those further away
 //! retry = { attempts = 3, per_try_timeout = "2s", budget = 0.1 }
 //!
 //! [services.orders]                 # for one service, over the defaults
 //! timeout = "2s"
+//! subset = { size = 20 }            # of its many endpoints this process calls twenty
 //!
 //! [services.orders.health]          # each endpoint is asked; unless said none is
 //! check = "http"                    # or "tcp", "grpc"
@@ -204,6 +206,8 @@ pub(crate) struct ServiceConfig {
     timeout: Option<Duration>,
     #[serde(deserialize_with = "value::strategy")]
     balance: Option<Strategy>,
+    min_nearby: Option<usize>,
+    subset: SubsetConfig,
     panic: PanicConfig,
     retry: RetryConfig,
     breaker: BreakerConfig,
@@ -215,6 +219,13 @@ pub(crate) struct ServiceConfig {
     limit: LimitConfig,
     pub(crate) tls: Option<TlsConfig>,
     pub(crate) operations: BTreeMap<String, Operation>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SubsetConfig {
+    size: Option<NonZeroUsize>,
+    client: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -423,6 +434,9 @@ impl ServiceConfig {
         let mut policy = (self.profile).map_or_else(|| base.clone(), Profile::policy);
         set(&mut policy.timeout, self.timeout);
         set(&mut policy.balance, self.balance);
+        set(&mut policy.min_nearby, self.min_nearby);
+        set(&mut policy.subset.size, self.subset.size.map(Some));
+        set(&mut policy.subset.client, self.subset.client.clone());
         set(&mut policy.panic.max_out, self.panic.max_out);
         set(&mut policy.panic.min_healthy, self.panic.min_healthy);
         let (retry, to) = (&self.retry, &mut policy.retry);

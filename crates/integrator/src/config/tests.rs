@@ -22,6 +22,7 @@ fn the_example_of_the_documentation_is_valid() {
     let policy = config.services[&orders].over(&config.defaults.over(&Policy::default()));
     assert_eq!(policy.timeout, Duration::from_secs(2));
     assert_eq!(policy.health.check, Check::Http);
+    assert_eq!(policy.subset.size.map(NonZeroUsize::get), Some(20));
     assert_eq!(policy.retry.per_try_timeout, Some(Duration::from_secs(2)));
 }
 
@@ -30,7 +31,7 @@ fn an_unknown_key_is_refused_with_the_nearest_valid_one_and_its_line() {
     assert_eq!(
         refused("service = \"shop\"\n\n[defaults]\ntimout = \"2s\"\n"),
         "configuration, line 4, `defaults.timout`: `timout` does not exist, did you mean `timeout`? \
-         (there are profile, timeout, balance, panic, retry, breaker, ejection, health, slow_start, hedge, limit, tls, operations)"
+         (there are profile, timeout, balance, min_nearby, subset, panic, retry, breaker, ejection, health, slow_start, hedge, limit, tls, operations)"
     );
     assert!(refused("[discovery]\nkind = \"statik\"").contains("did you mean `static`?"));
 }
@@ -59,6 +60,12 @@ fn values_that_cannot_be_are_refused_where_they_stand() {
         (
             "defaults.panic.min_healthy = -1",
             "`defaults.panic.min_healthy`",
+        ),
+        ("defaults.min_nearby = -1", "`defaults.min_nearby`"),
+        ("defaults.subset.size = 0", "`defaults.subset.size`"),
+        (
+            "defaults.subset.sice = 5",
+            "did you mean `size`? (there are size, client)",
         ),
         ("defaults.retry.attempts = 0", "`defaults.retry.attempts`"),
         (
