@@ -15,6 +15,7 @@ mod authority;
 mod bounds;
 mod by_hand;
 mod calls;
+mod chain;
 mod checks;
 mod consul;
 mod consul_deploys;

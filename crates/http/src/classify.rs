@@ -22,6 +22,7 @@ use crate::{error, load, verdict};
 ///   408 does not: it is the caller who was slow.
 /// - `Retry-After` is seconds or a date, at most 300 s (linkerd's and Envoy's bound); a date in the past means now, junk
 ///   is ignored, of several the first valid counts.
+/// - What says in [`RETRY_HEADER`](crate::context::RETRY_HEADER) that it was tried already is not tried again.
 /// - gRPC failures are UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS; RESOURCE_EXHAUSTED is overload;
 ///   CANCELLED says nothing; every other code is a success. `grpc-retry-pushback-ms` is obeyed to the letter: what is
 ///   negative or no number means do not try again. gRPC-Web has its trailers in the body, so it counts as plain HTTP.

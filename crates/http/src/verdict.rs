@@ -5,7 +5,11 @@ use std::time::SystemTime;
 use http::{HeaderMap, StatusCode};
 use tower_mesh_core::{Outcome, Pushback, Verdict};
 
-use crate::{grpc, retry_after::retry_after};
+use crate::{
+    context::{NO_RETRY, RETRY_HEADER},
+    grpc,
+    retry_after::retry_after,
+};
 
 /// What the head says; `ended` is whether nothing follows it.
 pub(crate) fn at_head(
@@ -33,14 +37,18 @@ fn is_error(status: StatusCode) -> bool {
     status.as_u16() >= 500 || status == StatusCode::TOO_MANY_REQUESTS
 }
 
-/// 429 and 503 say "too much to do", and only they may say when to come back.
+/// 429 and 503 say "too much to do", and only they may say when to come back; any may say that it was tried already.
 fn of_error(status: StatusCode, headers: &HeaderMap, now: fn() -> SystemTime) -> Outcome {
-    match status {
+    let outcome = match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
             let after = retry_after(headers, now);
             Outcome::overload().with_pushback(after.map_or(Pushback::None, Pushback::After))
         }
         _ => Outcome::failure(),
+    };
+    match headers.get(RETRY_HEADER) {
+        Some(said) if *said == NO_RETRY => outcome.with_pushback(Pushback::Stop),
+        _ => outcome,
     }
 }
 
@@ -150,6 +158,22 @@ mod tests {
             head(200, &[("retry-after", "7")], true),
             Outcome::success().into()
         );
+    }
+
+    // scenario S1, the chain
+    #[test]
+    fn what_was_tried_already_is_not_to_be_tried_again_whatever_else_is_said() {
+        let said = ("x-mesh-retry", "no");
+        for status in [429, 500, 502, 503] {
+            let stop = head(status, &[said, ("retry-after", "7")], false);
+            let Verdict::Done(outcome) = stop else {
+                panic!("{status} is deferred");
+            };
+            assert_eq!(outcome.pushback(), Pushback::Stop, "{status}");
+            let junk = head(status, &[("x-mesh-retry", "maybe")], false);
+            assert_eq!(junk, head(status, &[], false), "{status}");
+        }
+        assert_eq!(head(200, &[said], true), Outcome::success().into());
     }
 
     // scenario 11

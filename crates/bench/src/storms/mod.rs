@@ -16,7 +16,7 @@
 //! | S9 | every server fails | a quarter |
 //! | S10 | servers are asked for twice what they can do, by three classes of requests | a fifth; other shares of the classes, other loads |
 //!
-//! Left out: S1's chain of three layers, whose retries need a word between processes that does not exist yet.
+//! Left out: S1's chain of three layers. That their retries do not multiply is held by `tests/mesh/chain.rs`.
 
 mod blackout;
 mod chance;

@@ -7,6 +7,8 @@
 //! | [`x-mesh-priority`](PRIORITY_HEADER) | `critical`, `default` or `sheddable` | exactly so | what was [believed](crate::server::ServerLayer::believe_priority) |
 //! | [`x-mesh-attempt`](ATTEMPT_HEADER), for gRPC its own `grpc-previous-rpc-attempts` | which attempt of its call it is | digits, at most [`MOST_ATTEMPTS`] | from the second attempt on |
 //!
+//! And one thing comes back: [whether it has been tried already](RETRY_HEADER).
+//!
 //! What is not as it should be, or is there twice, says nothing: a request is served all the same. Baggage is not
 //! followed: it is anybody's, and has no bound.
 //!
@@ -26,6 +28,17 @@ pub use self::{
 
 /// How much it matters that the request is answered: `critical`, `default` or `sheddable`.
 pub const PRIORITY_HEADER: HeaderName = HeaderName::from_static("x-mesh-priority");
+
+/// In a response that tells of a failure: [`NO_RETRY`] if the request is not to be tried again, since whoever answers has
+/// tried already. gRPC has `grpc-retry-pushback-ms: -1` for it.
+///
+/// Where each of three services in a chain makes three attempts, the last one gets 27. So a
+/// [`ServerLayer`](crate::server::ServerLayer) says it with an error that comes of attempts which have failed, and
+/// [`HttpClassify`](crate::HttpClassify) heeds it. A handler that makes a response of such an error itself says it itself.
+pub const RETRY_HEADER: HeaderName = HeaderName::from_static("x-mesh-retry");
+
+/// What [`RETRY_HEADER`] says.
+pub const NO_RETRY: HeaderValue = HeaderValue::from_static("no");
 
 /// What follows a request to the calls that are made to serve it, beside its deadline.
 ///

@@ -10,6 +10,7 @@ use http::{
 use tower_mesh_core::{Kind, Refusal, Rng};
 
 use super::{authorize::Denied, body::Said};
+use crate::context::{NO_RETRY, RETRY_HEADER};
 
 /// Why the handler has not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub(super) struct Failure {
     http: StatusCode,
     grpc: u8,
     retry_after: Option<Duration>,
+    /// It has been tried as often as it may.
+    tried: bool,
 }
 
 const INVALID_ARGUMENT: u8 = 3;
@@ -54,6 +57,7 @@ impl Failure {
             http,
             grpc,
             retry_after: None,
+            tried: false,
         }
     }
 
@@ -76,6 +80,7 @@ impl Failure {
         };
         Self {
             retry_after: refusal.retry_after(),
+            tried: refusal.kind() == Kind::AttemptsExhausted,
             ..Self::new(refusal.kind().as_str(), http, grpc)
         }
     }
@@ -116,6 +121,9 @@ impl Failure {
             let bearer = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(WWW_AUTHENTICATE, bearer);
         }
+        if self.tried {
+            response.headers_mut().insert(RETRY_HEADER, NO_RETRY);
+        }
         response
     }
 
@@ -137,7 +145,10 @@ impl Failure {
         if let Ok(message) = HeaderValue::try_from(message) {
             headers.insert(GRPC_MESSAGE, message);
         }
-        if let Some(after) = self.retry_after {
+        if self.tried {
+            // Anything but digits means so; gRFC A6 names this.
+            headers.insert(GRPC_PUSHBACK, HeaderValue::from_static("-1"));
+        } else if let Some(after) = self.retry_after {
             let millis = u64::try_from(after.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
             headers.insert(GRPC_PUSHBACK, millis.into());
         }

@@ -291,12 +291,18 @@ fn a_caller_is_told_the_kind_an_id_and_when_to_come_back_and_nothing_of_the_insi
             retry_after.as_ref(),
             "rounded up"
         );
+        let tried = kind == Some(Kind::AttemptsExhausted);
+        let said = head
+            .headers
+            .get("x-mesh-retry")
+            .map(|said| said.to_str().unwrap());
+        assert_eq!(said, tried.then_some("no"), "{word}");
         let (layer, _) = self::layer();
         let (head, _, text) = ask(layer.layer(failing(error)), request("/a.B/C", &[GRPC]));
         assert_eq!((head.status.as_u16(), text.as_str()), (200, ""));
         assert_eq!(head.headers["grpc-status"], grpc);
         assert_eq!(head.headers["grpc-message"], format!("{word} (id {id})"));
-        let pushback = kind.map(|_| "1500".parse().unwrap());
+        let pushback = kind.map(|_| if tried { "-1" } else { "1500" }.parse().unwrap());
         assert_eq!(
             head.headers.get("grpc-retry-pushback-ms"),
             pushback.as_ref()
