@@ -68,7 +68,7 @@ struct Check {
 }
 
 /// Consul writes an empty list, or an empty table, as null.
-fn or_default<'de, D, T>(de: D) -> Result<T, D::Error>
+pub(crate) fn or_default<'de, D, T>(de: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Deserialize<'de> + Default,
@@ -165,13 +165,18 @@ impl Line {
 
 /// The worst of all checks, of the service and of its node.
 fn health(checks: &[Check]) -> Health {
-    let each = checks.iter().map(|check| match check.status.as_str() {
+    let each = checks.iter().map(|check| status(&check.status));
+    each.max().unwrap_or_default()
+}
+
+/// A check's, as the catalogue puts it.
+pub(crate) fn status(status: &str) -> Health {
+    match status {
         "passing" => Health::Passing,
         "warning" => Health::Warning,
         // Also "maintenance", and what later versions may invent.
         _ => Health::Critical,
-    });
-    each.max().unwrap_or_default()
+    }
 }
 
 fn weight(service: &Service, health: Health) -> Option<Weight> {

@@ -67,6 +67,19 @@ impl ConsulError {
         Self::new(ErrorKind::Denied, message)
     }
 
+    /// An answer lacks what may only be read with `needs`.
+    pub(crate) fn filtered(needs: &str) -> Self {
+        let message = format!("access is denied to a part of the answer, the token needs {needs}");
+        Self::new(ErrorKind::Denied, message)
+    }
+
+    /// An answer names more than `most` endpoints.
+    pub(crate) fn too_many(named: usize, most: usize) -> Self {
+        let message =
+            format!("the answer names {named} endpoints, more than the {most} that are allowed");
+        Self::new(ErrorKind::TooLarge, message)
+    }
+
     pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unavailable, message)
     }

@@ -44,6 +44,11 @@
 //! What the catalogue has no field for (zone, priority, a weight of zero, the endpoint's own id) lies in metadata that
 //! begins with `mesh-`, and is not shown as such.
 //!
+//! # Health
+//!
+//! [`Consul::health`] tells of several services at once what each check says, those of instances and of nodes apart. A
+//! mesh that is given a `Consul` needs no more than a clone of it kept for that.
+//!
 //! # Keys and leases
 //!
 //! A revision is Consul's `ModifyIndex`, also as a [fencing token](tower_mesh_core::kv::FencingToken): `LockIndex` is set
@@ -89,6 +94,7 @@ mod check;
 mod connection;
 mod consul;
 mod error;
+mod health;
 mod kv;
 mod places;
 mod register;
@@ -108,4 +114,5 @@ pub use self::{
     check::Check,
     consul::Consul,
     error::{ConsulError, Distrust, ErrorKind},
+    health::{CheckHealth, InstanceHealth, ServiceHealth},
 };

@@ -130,18 +130,15 @@ impl Watching {
         let answer = self.consul.call(&request).await?;
         let held = request.is_held(self.consul.clock.now().since(began));
         if answer.filtered {
-            let message =
-                format!("access is denied to a part of the answer, the token needs {needs}");
-            return Err(ConsulError::new(ErrorKind::Denied, message));
+            return Err(ConsulError::filtered(&needs));
         }
         let (index, age) = (answer.index, answer.last_contact);
         let lines: Vec<Line> = answer.json().await?;
         if lines.len() > self.consul.max_endpoints {
-            let (named, most) = (lines.len(), self.consul.max_endpoints);
-            let message = format!(
-                "the answer names {named} endpoints, more than the {most} that are allowed"
-            );
-            return Err(ConsulError::new(ErrorKind::TooLarge, message));
+            return Err(ConsulError::too_many(
+                lines.len(),
+                self.consul.max_endpoints,
+            ));
         }
         // Only of an answer that was understood: another one is asked for again.
         self.index.advance(index);

@@ -13,6 +13,7 @@
 mod agent;
 mod cluster;
 mod fleet;
+mod healths;
 mod hostile;
 mod keys;
 mod outages;
