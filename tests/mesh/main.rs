@@ -18,8 +18,12 @@ mod calls;
 mod chain;
 mod checks;
 mod consul;
+mod consul_checks;
+mod consul_cluster;
 mod consul_deploys;
 mod consul_outages;
+#[path = "../../crates/consul/tests/consul/servers.rs"]
+mod consul_servers;
 mod edges;
 mod endings;
 mod errors;

@@ -22,5 +22,6 @@ mod proxy;
 mod registering;
 mod resolving;
 mod scene;
+mod servers;
 #[cfg(feature = "tls")]
 mod tls;

@@ -83,10 +83,15 @@ async fn targets_whose_addresses_did_not_come_along_are_asked_for() {
 #[tokio::test]
 async fn a_target_of_the_root_says_that_the_service_is_not_here() {
     let server = Server::start();
-    let none = vec![srv(ORDERS, 5, (0, 0, 0), ".")];
+    let none = vec![srv(ORDERS, 5, (0, 0, 80), ".")];
     server.says(ORDERS, RecordType::SRV, Reply::Records(none, Vec::new()));
+    // Somebody has put an address there: it is nobody's of the service, and nobody asks for it.
+    server.has(".", 5, &[v4(9)]);
     let told = Seen::srv(server.dns()).report().await.unwrap();
     assert_eq!(told, Some(Vec::new()));
+    let asked = server.asked();
+    let kinds: Vec<_> = asked.iter().map(|(_, _, kind)| *kind).collect();
+    assert_eq!(kinds, [RecordType::SRV]);
 }
 
 #[tokio::test]
