@@ -77,8 +77,8 @@ async fn a_grpc_check_of_the_whole_server_asks_for_no_name_of_a_service() {
     let (endpoint, health, _task) = server().await;
     let (consul, _registration) = registered(&agent, &endpoint, Check::grpc()).await;
     until(&consul, Health::Passing).await;
-    // What one service says is not the server's word.
-    let status = ServingStatus::NotServing;
-    health.set_service_status("", status).await;
+    health
+        .set_service_status("", ServingStatus::NotServing)
+        .await;
     until(&consul, Health::Critical).await;
 }

@@ -145,14 +145,16 @@ async fn callers_notice_nothing_of_an_agent_that_dies_and_comes_back_without_its
     let away = outage();
     tokio::time::sleep(away).await;
     let discovery = here.status().services[0].discovery.clone();
-    let error = discovery.error.expect("the status says why");
+    let error = discovery.error.as_deref().expect("the status says why");
     assert!(error.contains("orders"), "{error}");
-    // The last answer was given before the agent stopped.
+    // The last answer was given before the agent stopped, and the first error was quick.
     assert!(discovery.age.unwrap() >= away, "{:?}", discovery.age);
+    assert!(discovery.failing.unwrap() > away / 2, "{discovery:?}");
     load.assert_none_failed();
 
     agent.lose_state().await;
     until("the instances are known again", || is_well(&here.status())).await;
+    assert_eq!(here.status().services[0].discovery.failing, None);
     load.turn_over().await;
     load.assert_none_failed();
     println!("{} calls, an outage of {away:?}", load.answered());

@@ -32,6 +32,7 @@ mod grpc;
 mod health;
 mod hostile;
 mod lifecycle;
+mod lookups;
 mod pairs;
 #[path = "../../crates/consul/tests/consul/proxy.rs"]
 #[expect(dead_code, reason = "what only its own tests use")]

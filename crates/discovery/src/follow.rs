@@ -162,16 +162,16 @@ impl Follower {
             Poll::Pending => return Step::Wait(self.next_alarm(now)),
             Poll::Ready(Heed::Update(update)) => self.begin(update, now),
             Poll::Ready(Heed::Failed(error)) => {
-                self.failed(error);
+                self.failed(error, now);
                 self.resume = now + ERROR_PAUSE;
             }
             Poll::Ready(Heed::Panicked(error)) => {
-                self.failed(error);
+                self.failed(error, now);
                 self.look_up_later(now);
             }
             Poll::Ready(Heed::Ended) => {
                 if self.source.heard() == Heard::Nothing {
-                    self.failed("the source ended without an answer".into());
+                    self.failed("the source ended without an answer".into(), now);
                 }
                 self.look_up_later(now);
             }
@@ -192,7 +192,7 @@ impl Follower {
                 if !self.failing {
                     tracing::error!(service = %self.entry.service(), %refused, "an update is refused");
                 }
-                self.failed(refused.to_string().into());
+                self.failed(refused.to_string().into(), now);
                 self.source.close();
                 self.look_up_later(now);
             }

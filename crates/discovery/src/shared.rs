@@ -54,6 +54,8 @@ pub(crate) struct Entry {
 pub(crate) struct Report {
     pub(crate) answered: Option<Instant>,
     pub(crate) error: Option<Arc<str>>,
+    /// Since when it has given nothing but errors.
+    pub(crate) failing: Option<Instant>,
     pub(crate) suspect: bool,
     pub(crate) filtered: usize,
     pub(crate) dropped: usize,

@@ -26,9 +26,11 @@ pub struct ServiceStatus {
     pub dropped: usize,
     /// How old the last good answer is; `None` before the first.
     ///
-    /// A source reports changes, so age alone is no alarm: with [`last_error`](Self::last_error) it tells how long the
-    /// source has been failing.
+    /// A source reports changes, so this grows too while a registry is well and has nothing new to say. What callers see
+    /// is out of date by no more than [`failing_for`](Self::failing_for).
     pub age: Option<Duration>,
+    /// For how long the source has answered with nothing but errors; `None` if its last word was an answer.
+    pub failing_for: Option<Duration>,
     /// Why the source cannot answer, until it does again.
     pub last_error: Option<Arc<str>>,
     /// Whether callers see endpoints which the source, suspiciously, no longer names.
@@ -50,6 +52,7 @@ impl ServiceStatus {
             filtered: report.filtered,
             dropped: report.dropped,
             age: report.answered.map(|at| now.since(at)),
+            failing_for: report.failing.map(|since| now.since(since)),
             last_error: report.error,
             suspect: report.suspect,
             holders: entry.holders(),

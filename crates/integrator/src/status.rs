@@ -112,9 +112,13 @@ pub struct DiscoveryStatus {
     pub resolution: &'static str,
     /// How many sets of endpoints it has published.
     pub revision: u64,
-    /// How long ago it last answered, if it ever did.
+    /// How long ago it last answered, if it ever did. A source answers when something changes: a registry that is well and
+    /// quiet has not answered for long, either.
     #[serde(rename = "age_ms", serialize_with = "maybe_millis")]
     pub age: Option<Duration>,
+    /// For how long it has answered with nothing but errors, if it does so now.
+    #[serde(rename = "failing_ms", serialize_with = "maybe_millis")]
+    pub failing: Option<Duration>,
     /// Whether older endpoints are held, because the last answer had too few to be believed.
     pub suspect: bool,
     /// How long ago the registry last stood by these endpoints, if they are [remembered](crate::config#what-is-remembered)
@@ -464,6 +468,9 @@ impl fmt::Display for ServiceStatus {
         if let Some(age) = discovery.remembered {
             write!(f, ", remembered from {age:.0?} ago")?;
         }
+        if let Some(failing) = discovery.failing {
+            write!(f, ", failing for {failing:.0?}")?;
+        }
         if let Some(error) = &discovery.error {
             write!(f, ", last error: {error}")?;
         }
@@ -557,6 +564,7 @@ fn discovery(
         },
         revision: set.revision(),
         age: discovered.and_then(|d| d.age),
+        failing: discovered.and_then(|d| d.failing_for),
         suspect: remembered.is_some() || discovered.is_some_and(|d| d.suspect),
         remembered,
         error: discovered.and_then(|d| d.last_error.as_deref().map(str::to_owned)),

@@ -69,16 +69,19 @@ impl Follower {
         let mut report = self.entry.report();
         report.answered = Some(now);
         report.error = None;
+        report.failing = None;
         report.dropped = self.faults.duplicates + self.faults.unusable;
     }
 
     /// The source could not answer.
-    pub(super) fn failed(&mut self, error: Box<str>) {
+    pub(super) fn failed(&mut self, error: Box<str>, now: Instant) {
         if !std::mem::replace(&mut self.failing, true) {
             let service = self.entry.service();
             tracing::warn!(%service, source = self.shared.source, %error, "discovery fails, what was known stays");
         }
-        self.entry.report().error = Some(error.into());
+        let mut report = self.entry.report();
+        report.error = Some(error.into());
+        report.failing.get_or_insert(now);
     }
 
     pub(super) fn note_faults(&mut self, faults: Faults) {

@@ -26,14 +26,17 @@ async fn w5_ten_minutes_of_errors_change_nothing_but_the_status() {
     let endpoints = discovery.endpoints(&orders());
     script.replace(&orders(), &[endpoint(1), endpoint(2)]);
     endpoints.resolved().await;
+    // Quiet is not failing.
+    pass(secs(10)).await;
+    assert_eq!(status_of(&discovery, &orders()).failing_for, None);
     for _ in 0..60 {
-        pass(secs(10)).await;
         script.say(&orders(), Say::Fail("500 internal server error"));
+        pass(secs(10)).await;
         assert_eq!(ports(&endpoints), [1, 2]);
     }
-    moment().await;
     let status = status_of(&discovery, &orders());
-    assert_eq!(status.age.map(|age| age.as_secs()), Some(600));
+    assert_eq!(status.age.map(|age| age.as_secs()), Some(610));
+    assert_eq!(status.failing_for.map(|age| age.as_secs()), Some(600));
     assert_eq!(
         status.last_error.as_deref(),
         Some("500 internal server error")
@@ -50,6 +53,7 @@ async fn w5_ten_minutes_of_errors_change_nothing_but_the_status() {
         (status.age.map(|age| age.as_secs()), status.last_error),
         (Some(0), None)
     );
+    assert_eq!(status.failing_for, None);
     assert_eq!(status.revision, 1, "nothing has changed");
 }
 
