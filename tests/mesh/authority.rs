@@ -90,6 +90,8 @@ async fn what_names_no_service_reaches_nobody_and_is_told_what_to_do() {
         let told = std::iter::successors(Some(&error as &dyn std::error::Error), |&e| e.source());
         let told: String = told.map(|error| format!("{error}\n")).collect();
         assert!(told.contains(says), "{uri}: {told}");
+        assert_eq!(error.kind(), Some(Kind::ServiceNotFound), "{uri}");
+        assert!(!error.maybe_sent(), "{uri}");
     }
     // A name like any other that the registry does not know.
     let error = client.get("http://localhost/").await.unwrap_err();

@@ -85,7 +85,8 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
             return Ok(target);
         }
         let plain = "it is called in plain text, and https was asked for: set `tls` for it, or ask for http";
-        Err(Error::new(target.service.name(), plain.into()))
+        let refusal = Refusal::local(Kind::ServiceNotFound).with_context(plain);
+        Err(Error::refused(target.service.name(), refusal))
     }
 
     fn add(&self, name: &str) -> Result<Arc<Target<S>>, Error> {
