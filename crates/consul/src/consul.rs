@@ -2,7 +2,7 @@
 
 use std::{
     env, fmt,
-    num::NonZeroUsize,
+    num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
     sync::{
         Arc,
@@ -22,10 +22,11 @@ use crate::{
     address::Address,
     connection::{Broken, Connection, Idle},
     error::{ConsulError, ErrorKind, quoted},
-    places::Places,
+    places::{Follower, Places},
     register::Announcing,
     request::{Answer, Request},
     token::Token,
+    turns::{Crowd, Pace},
 };
 #[cfg(feature = "tls")]
 use std::sync::OnceLock;
@@ -43,7 +44,8 @@ pub struct Consul {
     pub(crate) wait: Duration,
     pub(crate) max_stale: Duration,
     pub(crate) max_endpoints: usize,
-    pub(crate) max_pause: Duration,
+    max_pause: Duration,
+    max_rate: NonZeroU32,
     pub(crate) places: Places,
     pub(crate) announcing: Announcing,
     pub(crate) lock_delay: Duration,
@@ -63,6 +65,9 @@ struct Agents {
     current: AtomicUsize,
     idle: Idle,
 }
+
+/// Requests a second of those who follow something, if they are many.
+const RATE: NonZeroU32 = NonZeroU32::new(20).expect("it is not zero");
 
 /// What an agent may take beyond the time that it was told to hold a request.
 const SLACK: Duration = Duration::from_secs(10);
@@ -87,6 +92,7 @@ impl Consul {
             max_stale: Duration::from_secs(60),
             max_endpoints: 100_000,
             max_pause: Duration::from_secs(10),
+            max_rate: RATE,
             places: Places::new(128),
             announcing: Announcing::default(),
             lock_delay: Duration::ZERO,
@@ -259,7 +265,8 @@ impl Consul {
 
     /// How long at most one who follows something pauses before asking again after an error; 10 s unless said otherwise.
     ///
-    /// Pauses begin at a quarter of a second and double, and half of each is chance.
+    /// Pauses begin at a quarter of a second and double, and half of each is chance. They are longer where so many follow
+    /// something that they would ask more often than [`max_rate`](Self::max_rate) allows.
     #[must_use]
     pub fn max_pause(mut self, pause: Duration) -> Self {
         self.max_pause = pause.max(Duration::from_millis(10));
@@ -268,11 +275,24 @@ impl Consul {
 
     /// How many requests agents hold at a time for those who follow something; 128 unless said otherwise.
     ///
-    /// More of them take turns. An agent closes connections above 200 of one address unless its
+    /// More of them take turns, as long ones as [`max_rate`](Self::max_rate) asks for. An agent closes connections above 200 of one address unless its
     /// `limits.http_max_conns_per_client` says otherwise. What was cloned before keeps its own number.
     #[must_use]
     pub fn max_held(mut self, most: NonZeroUsize) -> Self {
         self.places = Places::new(most.get());
+        self
+    }
+
+    /// How many requests a second all who follow something send at most while nothing changes, or no agent answers; about
+    /// 20 unless said otherwise.
+    ///
+    /// It matters only to a process that follows more than [`max_held`](Self::max_held), or so many that they fail more
+    /// often than this. The price is time: of more services than can be held, each is asked in turn, so that a change may
+    /// be heard as late as their number divided by this rate, 50 s for 1,000; and after an outage it may be as long until
+    /// all have asked again. First look-ups, and those after a change, do not wait for it.
+    #[must_use]
+    pub fn max_rate(mut self, per_second: NonZeroU32) -> Self {
+        self.max_rate = per_second;
         self
     }
 
@@ -298,6 +318,21 @@ impl Consul {
     pub fn rng(mut self, rng: Rng) -> Self {
         self.rng = rng;
         self
+    }
+
+    pub(crate) fn crowd(&self, follower: &Follower) -> Crowd {
+        let (following, places) = follower.crowd();
+        Crowd {
+            following,
+            places,
+            rate: self.max_rate,
+        }
+    }
+
+    /// How long `follower` pauses after an error.
+    pub(crate) fn pause(&self, pace: &mut Pace, follower: &Follower) -> Duration {
+        let longest = self.crowd(follower).pause(self.max_pause);
+        pace.failed(longest, &self.rng)
     }
 
     /// Sends `request` and reads its answer, unless that is a refusal; the next agent is asked where it does no harm.

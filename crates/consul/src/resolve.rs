@@ -11,7 +11,7 @@ use crate::{
     error::{ConsulError, ErrorKind},
     places::Follower,
     request::Request,
-    turns::{Index, Pace, held},
+    turns::{Index, Pace},
 };
 
 impl Resolve for Consul {
@@ -76,7 +76,7 @@ impl Watching {
                 // There is no leader to ask: the old answer is the best there is.
                 Err(error) if asked_leader && error.kind() == ErrorKind::Unavailable => {
                     let answered = self.query(true).await.map_err(|e| self.failed(e))?;
-                    self.pause = self.pace.failed(self.consul.max_pause, &self.consul.rng);
+                    self.pause = self.consul.pause(&mut self.pace, &self.follower);
                     if let Some(update) = self.news(answered.endpoints) {
                         return Ok(update);
                     }
@@ -96,7 +96,7 @@ impl Watching {
     }
 
     fn failed(&mut self, error: ConsulError) -> ResolveError {
-        self.pause = self.pace.failed(self.consul.max_pause, &self.consul.rng);
+        self.pause = self.consul.pause(&mut self.pace, &self.follower);
         self.told = None;
         // Another agent may have another index, or the same one have lost its state.
         self.index.reset();
@@ -119,8 +119,7 @@ impl Watching {
         let service = self.service.as_str();
         let needs = format!("service:read on {service} and node:read on its nodes");
         let _place = self.follower.place().await;
-        let (following, places) = self.follower.crowd();
-        let wait = held(self.consul.wait, following, places);
+        let wait = self.consul.crowd(&self.follower).held(self.consul.wait);
         let mut request = Request::get(&["health", "service", service], needs.clone())
             .after(self.index.get(), wait);
         if stale {

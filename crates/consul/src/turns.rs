@@ -1,6 +1,6 @@
 //! How a watcher turns: which index it asks with next, and how long it pauses before. Pure.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use tower_mesh_core::Rng;
 
@@ -68,21 +68,51 @@ impl Pace {
     }
 }
 
-/// How long an agent may hold a request, if `following` have to share `places`.
-///
-/// Whoever finds a place keeps it for so short a time that everyone has had one within [`ROUND`].
-pub(crate) fn held(wait: Duration, following: usize, places: usize) -> Duration {
-    let turns = following.div_ceil(places.max(1)).max(1);
-    match turns {
-        1 => wait,
-        turns => (ROUND / u32::try_from(turns).unwrap_or(u32::MAX)).clamp(SHORTEST, wait),
+/// Those who follow something, what they share, and how often agents want to be asked by all of them together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Crowd {
+    pub(crate) following: usize,
+    pub(crate) places: usize,
+    /// Requests a second.
+    pub(crate) rate: NonZeroU32,
+}
+
+impl Crowd {
+    /// How long an agent may hold a request, at most `wait`.
+    ///
+    /// Where places are shared, whoever finds one keeps it for so short a time that everyone has had one within
+    /// [`ROUND`]; but for so long that requests which nothing ends sooner keep to the rate.
+    pub(crate) fn held(self, wait: Duration) -> Duration {
+        let turns = self.following.div_ceil(self.places.max(1)).max(1);
+        match turns {
+            1 => wait,
+            turns => (ROUND / count(turns))
+                .max(self.time_for(self.places))
+                .clamp(SHORTEST, wait),
+        }
     }
+
+    /// How long one of them pauses at most after an error, which is `longest` or what the rate asks for.
+    pub(crate) fn pause(self, longest: Duration) -> Duration {
+        // A half of each pause is chance, so the mean is three quarters.
+        longest.max(self.time_for(self.following) * 4 / 3)
+    }
+
+    /// What so many requests take at the rate.
+    fn time_for(self, requests: usize) -> Duration {
+        Duration::from_secs(1) * count(requests) / self.rate.get()
+    }
+}
+
+fn count(many: usize) -> u32 {
+    // More than that do not fit into memory.
+    u32::try_from(many).unwrap_or(u32::MAX)
 }
 
 const ROUND: Duration = Duration::from_secs(10);
 
 fn jittered(doublings: u32, longest: Duration, rng: &Rng) -> Duration {
-    let most = (SHORTEST * (1 << doublings.min(10))).min(longest);
+    let most = (SHORTEST * (1 << doublings.min(20))).min(longest);
     most.mul_f64(0.5 + rng.unit() / 2.0)
 }
 
@@ -126,14 +156,44 @@ mod tests {
     #[test]
     fn who_shares_a_place_keeps_it_for_a_part_of_ten_seconds() {
         let wait = Duration::from_secs(300);
-        assert_eq!(held(wait, 128, 128), wait);
-        assert_eq!(held(wait, 129, 128), Duration::from_secs(5));
-        assert_eq!(held(wait, 1_000, 128), Duration::from_millis(1_250));
-        assert_eq!(held(wait, 1_000_000, 128), SHORTEST);
-        assert_eq!(
-            held(Duration::from_secs(1), 129, 128),
-            Duration::from_secs(1)
-        );
+        let held = |following| crowd(following, 10_000).held(wait);
+        assert_eq!(held(128), wait);
+        assert_eq!(held(129), Duration::from_secs(5));
+        assert_eq!(held(1_000), Duration::from_millis(1_250));
+        assert_eq!(held(1_000_000), SHORTEST);
+        let second = Duration::from_secs(1);
+        assert_eq!(crowd(129, 10_000).held(second), second);
+    }
+
+    /// S6 of reference/performance.md (d).
+    #[test]
+    fn however_many_follow_something_they_ask_no_more_often_than_they_may() {
+        let (wait, longest) = (Duration::from_secs(300), Duration::from_secs(10));
+        for (following, rate) in [(129, 20), (1_000, 20), (100_000, 20), (1_000, 1)] {
+            let crowd = crowd(following, rate);
+            let asked = f64::from(128) / crowd.held(wait).as_secs_f64();
+            assert!(asked <= f64::from(rate) * 1.001, "{asked} a second");
+            let rng = Rng::seeded(1);
+            let mean = (0..1_000).map(|_| {
+                let (mut pace, mut pause) = (Pace::default(), Duration::ZERO);
+                for _ in 0..20 {
+                    pause = pace.failed(crowd.pause(longest), &rng);
+                }
+                pause.as_secs_f64() / 1_000.0
+            });
+            let failing = following as f64 / mean.sum::<f64>();
+            assert!(failing <= f64::from(rate) * 1.1, "{failing} a second");
+        }
+        // Few of them are not held up.
+        assert_eq!(crowd(100, 20).pause(longest), longest);
+    }
+
+    fn crowd(following: usize, rate: u32) -> Crowd {
+        Crowd {
+            following,
+            places: 128,
+            rate: NonZeroU32::new(rate).expect("a rate"),
+        }
     }
 
     #[test]

@@ -195,6 +195,9 @@ fn settings(
     if let Some(most) = said.max_held {
         consul = consul.max_held(most);
     }
+    if let Some(rate) = said.max_rate {
+        consul = consul.max_rate(rate);
+    }
     if let Some(time) = said.forget_after {
         consul = consul.forget_after(time);
     }

@@ -16,7 +16,7 @@ use crate::{
     consul::Consul,
     error::ConsulError,
     places::Follower,
-    turns::{Index, Pace, held},
+    turns::{Index, Pace},
 };
 
 /// One who follows a prefix. Consul says what there is, never what has happened: that is told from the difference.
@@ -77,7 +77,7 @@ impl Watching {
                     self.pause = self.pace.answered(news, held, &self.consul.rng);
                 }
                 Err(error) => {
-                    self.pause = self.pace.failed(self.consul.max_pause, &self.consul.rng);
+                    self.pause = self.consul.pause(&mut self.pace, &self.follower);
                     // Asked anew: another agent may know another index.
                     self.index.reset();
                     return Err(failed(error));
@@ -89,8 +89,7 @@ impl Watching {
     /// What there is, and whether the agent has held the request for as long as it might.
     async fn ask(&mut self) -> Result<(Listing, bool), ConsulError> {
         let _place = self.follower.place().await;
-        let (following, places) = self.follower.crowd();
-        let wait = held(self.consul.wait, following, places);
+        let wait = self.consul.crowd(&self.follower).held(self.consul.wait);
         let request = tree(&self.prefix).after(self.index.get(), wait);
         let began = self.consul.clock.now();
         let answer = self.consul.call(&request).await?;

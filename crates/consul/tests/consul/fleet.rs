@@ -1,6 +1,6 @@
 //! More services than an agent takes connections.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tower_mesh_core::{Clock, Register, Resolve, ServiceName, Update, Updates};
@@ -101,22 +101,28 @@ async fn more_services_than_an_agent_takes_connections_are_followed_without_an_e
     let minute = as_long_as(Duration::from_secs(60), Duration::from_secs(2));
     let requests = proxy.requests();
     pass(minute).await;
-    println!("{} requests within {minute:?}", proxy.requests() - requests);
+    let requests = proxy.requests() - requests;
+    println!("{requests} requests within {minute:?}");
+    // S6 of reference/performance.md (d): at first each place is taken, then 20 a second, for those are the defaults.
+    assert!(requests <= 128 + 22 * minute.as_secs(), "{requests}");
     if let (Some(before), Some(after)) = (before, resident()) {
         println!("{} KiB more than before", after.saturating_sub(before));
     }
 
-    let mut times = Vec::new();
+    let mut began = HashMap::new();
     let mut registrations = Vec::new();
     for change in 0..changes {
         let n = services - 1 - change * 37;
         let changed = tower_mesh_core::Instance::new(service(n), instance(77).endpoint().clone());
-        let began = clock.now();
+        began.insert(n, clock.now());
         registrations.push(agent.consul().register(changed).await.unwrap());
-        let told = tokio::time::timeout(Duration::from_secs(60), heard.recv());
-        let told = told.await.expect("its turn comes").unwrap();
-        assert_eq!(told, (n, Ok(ENDPOINTS + 1)));
-        times.push(clock.now().since(began));
+    }
+    let mut times = Vec::new();
+    while !began.is_empty() {
+        let told = tokio::time::timeout(Duration::from_secs(120), heard.recv());
+        let (n, told) = told.await.expect("its turn comes").unwrap();
+        assert_eq!(told, Ok(ENDPOINTS + 1));
+        times.push(clock.now().since(began.remove(&n).unwrap()));
     }
     times.sort_unstable();
     println!(

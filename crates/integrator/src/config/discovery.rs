@@ -1,7 +1,11 @@
 //! `[discovery]`: where services are found, and where this process is announced.
 
 use std::{
-    collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration,
+    collections::BTreeMap,
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
 };
 
 use serde::Deserialize;
@@ -82,6 +86,7 @@ pub(crate) struct ConsulConfig {
     #[serde(deserialize_with = "value::time_or_zero")]
     pub(crate) max_stale: Option<Duration>,
     pub(crate) max_held: Option<NonZeroUsize>,
+    pub(crate) max_rate: Option<NonZeroU32>,
     #[serde(deserialize_with = "value::time")]
     pub(crate) forget_after: Option<Duration>,
     pub(crate) checks: Vec<ConsulCheck>,
@@ -121,7 +126,7 @@ impl DiscoveryConfig {
     }
 
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        self.validate_kinds()?;
+        self.validate_kinds(DiscoveryKind::is_built_in)?;
         let sections = [
             (
                 DiscoveryKind::Static,
@@ -170,7 +175,10 @@ impl DiscoveryConfig {
         self.consul.as_ref().map_or(Ok(()), ConsulConfig::validate)
     }
 
-    fn validate_kinds(&self) -> Result<(), ConfigError> {
+    pub(super) fn validate_kinds(
+        &self,
+        is_built_in: impl Fn(DiscoveryKind) -> bool,
+    ) -> Result<(), ConfigError> {
         let kinds = self.kinds();
         let refuse = |what: String| Err(ConfigError::at("discovery.kind", what));
         if kinds.is_empty() {
@@ -180,7 +188,7 @@ impl DiscoveryConfig {
             if kinds[..at].contains(kind) {
                 return refuse(format!("\"{}\" stands there twice", kind.name()));
             }
-            if !kind.is_built_in() {
+            if !is_built_in(*kind) {
                 let kind = kind.name();
                 return refuse(format!(
                     "\"{kind}\" is not built in: switch on the feature `{kind}` of tower-mesh"

@@ -77,6 +77,7 @@
 //! wait = "5m"                       # how long the agent holds a request for a change
 //! max_stale = "1m"                  # how old the answer of a server without a leader may be
 //! max_held = 128                    # how many requests the agents hold at a time
+//! max_rate = 20                     # how many requests a second they get where more services than that are followed
 //! checks = [{ kind = "http", path = "/healthz", every = "10s", limit = "5s" }]  # what the agent asks each instance that is
 //!                                   # registered, beside its heartbeats; also "tcp" and "grpc", which may name a `service`
 //! forget_after = "10m"              # when Consul forgets who has stopped; ten times the ttl, at least 1 min

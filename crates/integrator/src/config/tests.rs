@@ -374,34 +374,18 @@ fn what_dns_is_told_is_what_it_does() {
     }
 }
 
+/// Asked of a build that has none of them, whatever this one has.
 #[test]
-#[cfg(not(feature = "dns"))]
-fn dns_that_is_not_built_in_says_which_feature_to_switch_on() {
-    let error = refused("[discovery]\nkind = \"dns\"\ndns.name = \"{service}\"");
-    assert!(
-        error.contains("switch on the feature `dns` of tower-mesh"),
-        "{error}"
-    );
-}
-
-#[test]
-#[cfg(not(feature = "consul"))]
 fn a_kind_that_is_not_built_in_says_which_feature_to_switch_on() {
-    let error = refused("[discovery]\nkind = \"consul\"");
-    assert!(
-        error.contains("switch on the feature `consul` of tower-mesh"),
-        "{error}"
-    );
-}
-
-#[test]
-#[cfg(not(feature = "file"))]
-fn files_that_are_not_built_in_say_which_feature_to_switch_on() {
-    let error = refused("[discovery]\nkind = \"file\"\nfile.path = \"x\"");
-    assert!(
-        error.contains("switch on the feature `file` of tower-mesh"),
-        "{error}"
-    );
+    for kind in ["consul", "dns", "file"] {
+        let text = format!("kind = [\"memory\", \"{kind}\"]");
+        let config: DiscoveryConfig = toml::from_str(&text).unwrap();
+        let error = config.validate_kinds(|kind| kind == DiscoveryKind::Memory);
+        let error = error.unwrap_err().to_string();
+        let what = format!("switch on the feature `{kind}` of tower-mesh");
+        assert!(error.contains(&what), "{error}");
+        assert!(config.validate_kinds(|_| true).is_ok());
+    }
 }
 
 /// Whatever is mistaken for the place of a secret, what stands there is not repeated.
