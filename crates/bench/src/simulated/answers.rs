@@ -12,7 +12,7 @@ use http::{Request, Response, StatusCode};
 use pin_project_lite::pin_project;
 use tower::Service;
 use tower_mesh::{
-    Body, Endpoint, ResponseFuture,
+    Body, Endpoint, Error,
     core::{Kind, Refusal, Sent as Reached},
     http::ReportLoad,
 };
@@ -107,9 +107,10 @@ impl Drop for Reply {
 }
 
 pin_project! {
-    pub(crate) struct Got {
+    /// A call of a client.
+    pub(crate) struct Got<F> {
         #[pin]
-        pub(super) future: ResponseFuture<Reporting>,
+        pub(super) future: F,
         pub(super) log: Option<Arc<Log>>,
         pub(super) begun: Duration,
     }
@@ -118,7 +119,10 @@ pin_project! {
 /// A call was refused, or answered with a status that is none of success.
 pub(crate) struct Lost;
 
-impl Future for Got {
+impl<F, B> Future for Got<F>
+where
+    F: Future<Output = Result<Response<B>, Error>>,
+{
     type Output = Result<(), Lost>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

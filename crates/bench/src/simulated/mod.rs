@@ -1,6 +1,7 @@
 //! The shipped mesh as a policy of the simulator: one mesh for each client, as separate processes have.
 
 mod answers;
+mod chain;
 mod log;
 
 use std::{
@@ -14,7 +15,8 @@ use http::Request;
 use tokio::runtime::{Builder, Runtime};
 use tower::{Layer, Service};
 use tower_mesh::{
-    Body, Endpoint, Instance, MemoryRegistry, Mesh, MeshService, Policy as Settings, ServiceName,
+    Body, Endpoint, Instance, MemoryRegistry, Mesh, MeshService, Policy as Settings,
+    ResponseFuture, ServiceName,
     core::{Endpoints, Register, Registration, Resolve, Weight},
     http::ReportLoadLayer,
 };
@@ -22,6 +24,7 @@ use tower_mesh_sim::{Call, Member, Policy, Seat};
 
 pub(crate) use self::{
     answers::{Failing, Lost},
+    chain::Chain,
     log::Log,
 };
 
@@ -247,13 +250,13 @@ pub(crate) struct Client {
 impl Service<Call> for Client {
     type Response = ();
     type Error = Lost;
-    type Future = Got;
+    type Future = Got<ResponseFuture<Reporting>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost>> {
         self.service.poll_ready(cx).map_err(|_| Lost)
     }
 
-    fn call(&mut self, _: Call) -> Got {
+    fn call(&mut self, _: Call) -> Self::Future {
         let begun = self.log.as_ref().map(|log| log.begins());
         let future = self.service.call(Request::new(Body::empty()));
         Got {

@@ -16,9 +16,10 @@
 //! | S9 | every server fails | a quarter |
 //! | S10 | servers are asked for twice what they can do, by three classes of requests | a fifth; other shares of the classes, other loads |
 //!
-//! Left out: S1's chain of three layers. That their retries do not multiply is held by `tests/mesh/chain.rs`.
+//! S1 has a chain of three layers, too: their retries do not multiply.
 
 mod blackout;
+mod chain;
 mod chance;
 mod deploy;
 mod figure;

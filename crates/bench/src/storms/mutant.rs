@@ -27,11 +27,13 @@ pub enum Mutant {
     NoPanic,
     /// No request is believed to matter more than another.
     NoPriorities,
+    /// The budget is alone, and who is answered does not hear that it was tried already.
+    Untold,
 }
 
 impl Mutant {
     /// What has to be noticed, by which scenario and by which of its figures.
-    pub const ALL: [Notice; 10] = [
+    pub const ALL: [Notice; 11] = [
         Notice::new(Self::NoLimit, Storm::Outage, "seconds until"),
         // Limit and breakers keep retries away, too: only without them the budget is missed.
         Notice {
@@ -54,6 +56,11 @@ impl Mutant {
             Storm::Priorities,
             "critical requests answered",
         ),
+        // With limits and breakers nearly nothing comes through a chain while its end fails.
+        Notice {
+            beside: Some(Self::BudgetAlone),
+            ..Notice::new(Self::Untold, Storm::Outage, "at the end of a chain")
+        },
     ];
 
     /// As the command line has it.
@@ -68,6 +75,7 @@ impl Mutant {
             Self::ToldLate => "told-late",
             Self::NoPanic => "no-panic",
             Self::NoPriorities => "no-priorities",
+            Self::Untold => "untold",
         }
     }
 
@@ -82,7 +90,7 @@ impl Mutant {
     pub(super) fn breaks(self, policy: &mut Policy) {
         match self {
             Self::NoLimit => policy.limit.adaptive = false,
-            Self::BudgetAlone => {
+            Self::BudgetAlone | Self::Untold => {
                 Self::NoLimit.breaks(policy);
                 Self::NoJudges.breaks(policy);
             }

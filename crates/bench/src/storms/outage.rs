@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tower_mesh_sim::Simulation;
+use tower_mesh_sim::{Policy, Simulation};
 
 use crate::simulated::{Failing, Meshes};
 
 use super::{
-    Run,
+    Run, chain,
     chance::Chance,
     figure::Figure,
     world::{SECOND, World, fleet, percent, settings},
@@ -15,7 +15,7 @@ use super::{
 
 /// What the servers do meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
+pub(super) enum Kind {
     /// They answer with an error at once.
     Refuse(Failing),
     /// They stand still; what they were given is done afterwards, also for those who have gone.
@@ -32,17 +32,19 @@ const KINDS: [Kind; 5] = [
     Kind::Slow,
 ];
 
-const BEFORE: usize = 5;
-const OUTAGE: usize = 10;
+pub(super) const BEFORE: usize = 5;
+pub(super) const OUTAGE: usize = 10;
 const AFTER: usize = 20;
 
 pub(super) fn run(run: &Run) -> Vec<Figure> {
     let chance = Chance::new(run);
     let mut figures = Vec::new();
     for kind in chance.some_of(&KINDS) {
-        for load in chance.loads() {
-            figures.extend(one(run, kind, load));
+        let loads = chance.loads();
+        for load in &loads {
+            figures.extend(one(run, kind, *load));
         }
+        figures.push(chain::run(run, kind, loads[0]));
     }
     figures
 }
@@ -92,7 +94,7 @@ fn one(run: &Run, kind: Kind, load: f64) -> Vec<Figure> {
 }
 
 impl Kind {
-    fn name(self) -> String {
+    pub(super) fn name(self) -> String {
         match self {
             Self::Refuse(Failing::Broken) => "refused with 500".to_owned(),
             Self::Refuse(Failing::Overloaded) => "refused with 503".to_owned(),
@@ -102,14 +104,14 @@ impl Kind {
         }
     }
 
-    fn failing(self) -> Failing {
+    pub(super) fn failing(self) -> Failing {
         match self {
             Self::Refuse(failing) => failing,
             Self::Hang | Self::Slow => Failing::Broken,
         }
     }
 
-    fn begin(self, sim: &mut Simulation<Meshes>, server: usize) {
+    pub(super) fn begin<P: Policy>(self, sim: &mut Simulation<P>, server: usize) {
         match self {
             Self::Refuse(_) => sim.fail(server, Duration::ZERO),
             Self::Hang => sim.freeze(server),
@@ -117,7 +119,7 @@ impl Kind {
         }
     }
 
-    fn end(self, sim: &mut Simulation<Meshes>, server: usize) {
+    fn end<P: Policy>(self, sim: &mut Simulation<P>, server: usize) {
         match self {
             Self::Refuse(_) => sim.heal(server),
             Self::Hang => sim.thaw(server),
