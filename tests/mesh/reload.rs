@@ -372,3 +372,44 @@ async fn the_limit_in_force_hears_how_attempts_end() {
     restored.service("orders").unwrap();
     assert_eq!(restored.status().services[0].limit.limit, limit.limit);
 }
+
+#[tokio::test(start_paused = true)]
+async fn calls_with_the_same_value_in_the_header_of_the_policy_go_to_one_endpoint() {
+    let endpoints = (1..=10).map(|port| Endpoint::new(([127, 0, 0, 1], port).into()));
+    let mesh = Mesh::builder("shop")
+        .config(config("services.orders.hash.header = \"X-User\""))
+        .discovery(Static::new().service(name("orders"), endpoints))
+        .start()
+        .await
+        .unwrap();
+    let served = Arc::new(std::sync::Mutex::new(std::collections::BTreeSet::new()));
+    let orders = mesh.layer("orders").unwrap().over({
+        let served = Arc::clone(&served);
+        move |endpoint: &Endpoint| {
+            let (served, port) = (Arc::clone(&served), endpoint.address().port());
+            BoxCloneSyncService::new(service_fn(move |_: Request<Body>| {
+                served.lock().unwrap().insert(port);
+                async { Ok::<_, Infallible>(Response::new(Full::<bytes::Bytes>::default())) }
+            }))
+        }
+    });
+    // How many endpoints a hundred calls went to.
+    let spread = async |user: fn(u32) -> String| {
+        served.lock().unwrap().clear();
+        for nth in 0..100 {
+            let request = Request::get("/").header("x-user", user(nth));
+            let request = request.body(Body::empty()).unwrap();
+            orders.clone().oneshot(request).await.unwrap();
+        }
+        served.lock().unwrap().len()
+    };
+    let (one, many): (fn(u32) -> String, fn(u32) -> String) =
+        (|_| "ann".to_owned(), |nth| nth.to_string());
+    assert_eq!(spread(one).await, 1);
+    assert!(spread(many).await > 5);
+    mesh.reload(&config("")).unwrap();
+    assert!(spread(one).await > 5, "the header says nothing any more");
+    mesh.reload(&config("services.orders.hash.header = \"x-user\""))
+        .unwrap();
+    assert_eq!(spread(one).await, 1);
+}

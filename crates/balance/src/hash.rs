@@ -7,19 +7,28 @@ use tower_mesh_core::{
     sync::{AtomicU64, Ordering::Relaxed},
 };
 
-pub use self::layer::{HashBy, Hashed};
+pub use self::layer::{HashBy, Hashed, KeyOf};
 use crate::{
     panic::recount,
     pick::{Avoid, Field},
     table::Table,
 };
 
-/// How keys are hashed, and how many calls one endpoint takes for them.
+/// How keys are hashed, and how many calls one endpoint takes for them: see [`HashBy`], which sets both.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Hashing {
+pub struct Hashing {
     pub(crate) seed: u64,
     /// As a multiple of an equal share of the calls in flight.
     pub(crate) capacity: f64,
+}
+
+impl Default for Hashing {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            capacity: 1.25,
+        }
+    }
 }
 
 /// Where keys lead to among the endpoints of a table; made by the updater.

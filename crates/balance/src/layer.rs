@@ -137,8 +137,11 @@ impl<K, C> BalanceLayer<K, C> {
         HashBy::new(self, key)
     }
 
-    pub(crate) fn hashing(mut self, hashing: Hashing) -> Self {
-        self.settings.chance.hashing = Some(hashing);
+    /// Has balancers heed the keys of calls, which [`HashBy::over`] looks for: none unless said. For who makes the balancer
+    /// and what stands above it in different places; else [`hash_by`](Self::hash_by) does both.
+    #[must_use]
+    pub fn hashing(mut self, hashing: impl Into<Option<Hashing>>) -> Self {
+        self.settings.chance.hashing = hashing.into();
         self
     }
 

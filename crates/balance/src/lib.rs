@@ -117,7 +117,7 @@ pub use self::{
     error::{NoEndpoint, Reason},
     explain::{EndpointNow, Explanation, LevelNow, Takes},
     future::ResponseFuture,
-    hash::{HashBy, Hashed},
+    hash::{HashBy, Hashed, Hashing, KeyOf},
     layer::BalanceLayer,
     service::Balance,
     slow_start::SlowStart,

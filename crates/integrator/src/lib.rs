@@ -78,8 +78,8 @@ pub use self::{
     lifecycle::{Component, Lifecycle, Start},
     mesh::Mesh,
     policy::{
-        BreakerPolicy, Check, EjectionPolicy, HealthPolicy, HedgePolicy, LimitPolicy, PanicPolicy,
-        Policy, RetryPolicy, SubsetPolicy,
+        BreakerPolicy, Check, EjectionPolicy, HashPolicy, HealthPolicy, HedgePolicy, LimitPolicy,
+        PanicPolicy, Policy, RetryPolicy, SubsetPolicy,
     },
     profile::Profile,
     server::{MeshServerLayer, Serve, ServeError},

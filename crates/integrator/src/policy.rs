@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use http::uri::PathAndQuery;
+use http::{HeaderName, uri::PathAndQuery};
 use tower_mesh_balance::Strategy;
 use tower_mesh_core::Ratio;
 
@@ -20,6 +20,7 @@ use crate::config::{ConfigError, value::strategy_name};
 /// | `min_nearby` | 3 | with fewer endpoints in the own zone one that fails leaves too little there, see [`balance`](crate::balance#priorities-and-zones) |
 /// | `subset.size` | none | all endpoints are called: some of them only pays with hundreds of endpoints and of clients, see [`Subset`](crate::balance::Subset) |
 /// | `subset.client` | drawn at the start | what tells this process from all others; who says it keeps its endpoints over a start |
+/// | `hash.header` | none | any endpoint is as good as another, unless they remember what they were asked, see [`HashBy`](crate::balance::HashBy) |
 /// | `panic.max_out` | 50 % | Envoy's panic threshold: when more are out, their judges are not believed, see [`balance`](crate::balance#panic) |
 /// | `panic.min_healthy` | 1 | somebody is tried whatever share may be out |
 /// | `retry.attempts` | 3 | Google SRE: at most three attempts a request |
@@ -57,6 +58,8 @@ pub struct Policy {
     pub min_nearby: usize,
     /// Which of the endpoints are called.
     pub subset: SubsetPolicy,
+    /// Which calls go to the same endpoint.
+    pub hash: HashPolicy,
     /// How many endpoints may be out before their judges are not believed.
     pub panic: PanicPolicy,
     /// What is tried again, and how often.
@@ -83,6 +86,16 @@ pub struct SubsetPolicy {
     pub size: Option<NonZeroUsize>,
     /// A name that no other process has, or all that share it call the same endpoints; empty for one that is drawn.
     pub client: String,
+}
+
+/// See [`Policy`], and [`HashBy`](crate::balance::HashBy) for how much of it an endpoint takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HashPolicy {
+    /// Calls with the same value in this header go to the same endpoint, while it is well and has room; of several values
+    /// the first counts. A call without it, and all of them if this is `None`, go where `balance` says. It costs a call
+    /// one allocation.
+    pub header: Option<HeaderName>,
 }
 
 /// See [`Policy`]. A share of one and a minimum of none believe the judges whatever they say.
@@ -229,6 +242,7 @@ impl Default for Policy {
             balance: Strategy::BestOfThree,
             min_nearby: 3,
             subset: SubsetPolicy::default(),
+            hash: HashPolicy::default(),
             panic: PanicPolicy {
                 max_out: Ratio::percent(50),
                 min_healthy: 1,
@@ -293,6 +307,7 @@ impl Policy {
             balance,
             min_nearby,
             subset,
+            hash,
             panic,
             retry,
             breaker,
@@ -313,6 +328,10 @@ impl Policy {
                 (subset.size).map_or_else(|| "none".to_owned(), |size| size.to_string()),
             ),
             ("subset.client", subset.client.clone()),
+            (
+                "hash.header",
+                (hash.header.as_ref()).map_or_else(|| "none".to_owned(), ToString::to_string),
+            ),
             ("panic.max_out", panic.max_out.to_string()),
             ("panic.min_healthy", panic.min_healthy.to_string()),
             ("retry.attempts", retry.attempts.to_string()),

@@ -116,6 +116,7 @@ mod tests {
             ("min_nearby", ["3"; 3]),
             ("subset.size", ["none"; 3]),
             ("subset.client", [""; 3]),
+            ("hash.header", ["none"; 3]),
             ("panic.max_out", ["50 %"; 3]),
             ("panic.min_healthy", ["1"; 3]),
             ("retry.attempts", ["3", "3", "5"]),

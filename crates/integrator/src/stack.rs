@@ -8,10 +8,12 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use http::{Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use tower::{ServiceBuilder, layer::layer_fn, load::CompleteOnResponse, util::Either};
 use tower_layer::{Identity, Layer};
-use tower_mesh_balance::{Balance, BalanceLayer, Explanation, SlowStart, Subset};
+use tower_mesh_balance::{
+    Balance, BalanceLayer, Explanation, Hashed, Hashing, KeyOf, SlowStart, Subset,
+};
 use tower_mesh_breaker::{Breaker, BreakerLayer, CircuitBreaker, Window};
 use tower_mesh_core::{
     Attempt, Classify, Endpoint, Endpoints, Layered, NewLayer, NewService, Outcome, Verdict,
@@ -77,18 +79,22 @@ type Beneath<S> = Discovered<Bulkhead<Guarded<S>, CompleteOnBody>, Joined>;
 /// The attempts of a call: as nearly all services have them, or with what few ask for.
 type Guarded<S> = Either<OnHeap<Seldom<S>>, Retried<Balanced<S>>>;
 
-/// The attempts of a call, beneath the service's breaker if it has one, hedged if it is, with a token if there is one.
+/// The attempts of a call, beneath the service's breaker if it has one, hedged if it is, by key if there is one, with a
+/// token if there is one.
 type Seldom<S> =
     Credentialed<Either<CircuitBreaker<Attempts<S>, ByHead, CompleteOnResponse>, Attempts<S>>>;
 
 /// The attempts of a call, hedged or not.
-type Attempts<S> = Either<Retried<Hedged<S>>, Retried<Balanced<S>>>;
+type Attempts<S> = Either<Retried<Hedged<S>>, Retried<Keyed<S>>>;
 
 /// The attempts of a call, one after the other.
 type Retried<S> = Retry<S, HttpReplay, HttpClassify, Joined>;
 
 /// One attempt, with another beside it when it is slow.
-type Hedged<S> = Hedge<Balanced<S>, HttpReplay, HttpClassify, Joined>;
+type Hedged<S> = Hedge<Keyed<S>, HttpReplay, HttpClassify, Joined>;
+
+/// The endpoints, for whose choice a header may be the key.
+type Keyed<S> = Hashed<Balanced<S>, ByHeader>;
 
 /// The endpoints of the service, as one.
 pub(crate) type Balanced<S> = Balance<S, HttpClassify, CompleteOnBody>;
@@ -126,6 +132,7 @@ impl Layers {
             .layer(layer_fn(|endpoints: Balanced<S>| {
                 if self.service_breaker.is_none()
                     && self.hedge.is_none()
+                    && self.policy.hash.header.is_none()
                     && self.credentials().is_none()
                 {
                     Either::Right(self.retry.over(endpoints))
@@ -142,6 +149,9 @@ impl Layers {
     where
         S: Clone + Send + Sync + 'static,
     {
+        // Next to the balancer so that each attempt, and a hedge too, has the key, and goes to the next endpoint for it.
+        let key = ByHeader(self.policy.hash.header.clone());
+        let endpoints = self.balance.clone().hash_by(key).over(endpoints);
         let attempts = match &self.hedge {
             // Above the balancer so that the second attempt picks again, and elsewhere; beneath retry so that what is slow
             // and what has failed are paid for out of one budget, and attempts add up instead of multiplying.
@@ -410,6 +420,19 @@ fn balanced<K, C>(
         .max_out(policy.panic.max_out)
         .min_healthy(policy.panic.min_healthy)
         .slow_start(SlowStart::new(policy.slow_start))
+        .hashing(policy.hash.header.as_ref().map(|_| Hashing::default()))
+}
+
+/// A request's key is what it says in this header.
+#[derive(Clone, Debug)]
+pub struct ByHeader(Option<HeaderName>);
+
+impl KeyOf<Request<Body>> for ByHeader {
+    type Key = HeaderValue;
+
+    fn key_of(&self, request: &Request<Body>) -> Option<HeaderValue> {
+        request.headers().get(self.0.as_ref()?).cloned()
+    }
 }
 
 fn outlier_policy(policy: &Policy) -> OutlierPolicy {

@@ -38,13 +38,9 @@ pub struct HashBy<F, K = ClassifyErrors, C = CompleteOnResponse> {
 
 impl<F, K, C> HashBy<F, K, C> {
     pub(crate) fn new(balance: BalanceLayer<K, C>, key: F) -> Self {
-        let hashing = Hashing {
-            seed: 0,
-            capacity: 1.25,
-        };
         Self {
             balance,
-            hashing,
+            hashing: Hashing::default(),
             key,
         }
     }
@@ -66,6 +62,18 @@ impl<F, K, C> HashBy<F, K, C> {
     }
 }
 
+impl<F: Clone, K, C> HashBy<F, K, C> {
+    /// Looks for keys above a balancer that is there. It heeds them if its layer was told of
+    /// [`hashing`](BalanceLayer::hashing), and else calls as if there were none.
+    pub fn over<S>(&self, balance: Balance<S, K, C>) -> Hashed<Balance<S, K, C>, F> {
+        Hashed {
+            balance,
+            seed: self.hashing.seed,
+            key: self.key.clone(),
+        }
+    }
+}
+
 impl<N, F, K, C> Layer<N> for HashBy<F, K, C>
 where
     N: NewService<Endpoint> + Send + Sync + 'static,
@@ -78,11 +86,28 @@ where
 
     fn layer(&self, new_service: N) -> Self::Service {
         let balance = self.balance.clone().hashing(self.hashing);
-        Hashed {
-            balance: balance.layer(new_service),
-            seed: self.hashing.seed,
-            key: self.key.clone(),
-        }
+        self.over(balance.layer(new_service))
+    }
+}
+
+/// What of a request is its key: a closure, or a type of your own where its name is needed.
+pub trait KeyOf<Req> {
+    /// What is hashed.
+    type Key: Hash;
+
+    /// The key of a request, if it has one.
+    fn key_of(&self, request: &Req) -> Option<Self::Key>;
+}
+
+impl<F, H, Req> KeyOf<Req> for F
+where
+    F: Fn(&Req) -> Option<H>,
+    H: Hash,
+{
+    type Key = H;
+
+    fn key_of(&self, request: &Req) -> Option<H> {
+        self(request)
     }
 }
 
@@ -98,10 +123,9 @@ pub struct Hashed<B, F> {
     key: F,
 }
 
-impl<S, K, C, F, H, Req> Service<Req> for Hashed<Balance<S, K, C>, F>
+impl<S, K, C, F, Req> Service<Req> for Hashed<Balance<S, K, C>, F>
 where
-    F: Fn(&Req) -> Option<H>,
-    H: Hash,
+    F: KeyOf<Req>,
     S: Service<Req> + Clone,
     S::Error: Into<BoxError>,
     K: Classify<S::Response>,
@@ -116,7 +140,7 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let key = (self.key)(&request).map(|key| hashed(&key, self.seed));
+        let key = self.key.key_of(&request).map(|key| hashed(&key, self.seed));
         self.balance.call(request).with_key(key)
     }
 }

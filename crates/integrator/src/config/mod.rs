@@ -27,6 +27,7 @@
 //! [services.orders]                 # for one service, over the defaults
 //! timeout = "2s"
 //! subset = { size = 20 }            # of its many endpoints this process calls twenty
+//! hash = { header = "x-user" }      # what one user asks goes to one endpoint
 //!
 //! [services.orders.health]          # each endpoint is asked; unless said none is
 //! check = "http"                    # or "tcp", "grpc"
@@ -209,6 +210,7 @@ pub(crate) struct ServiceConfig {
     balance: Option<Strategy>,
     min_nearby: Option<usize>,
     subset: SubsetConfig,
+    hash: HashConfig,
     panic: PanicConfig,
     retry: RetryConfig,
     breaker: BreakerConfig,
@@ -227,6 +229,13 @@ pub(crate) struct ServiceConfig {
 struct SubsetConfig {
     size: Option<NonZeroUsize>,
     client: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HashConfig {
+    #[serde(deserialize_with = "value::header")]
+    header: Option<http::HeaderName>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -438,6 +447,7 @@ impl ServiceConfig {
         set(&mut policy.min_nearby, self.min_nearby);
         set(&mut policy.subset.size, self.subset.size.map(Some));
         set(&mut policy.subset.client, self.subset.client.clone());
+        set(&mut policy.hash.header, self.hash.header.clone().map(Some));
         set(&mut policy.panic.max_out, self.panic.max_out);
         set(&mut policy.panic.min_healthy, self.panic.min_healthy);
         let (retry, to) = (&self.retry, &mut policy.retry);

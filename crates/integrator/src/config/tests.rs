@@ -23,6 +23,7 @@ fn the_example_of_the_documentation_is_valid() {
     assert_eq!(policy.timeout, Duration::from_secs(2));
     assert_eq!(policy.health.check, Check::Http);
     assert_eq!(policy.subset.size.map(NonZeroUsize::get), Some(20));
+    assert_eq!(policy.hash.header.unwrap(), "x-user");
     assert_eq!(policy.retry.per_try_timeout, Some(Duration::from_secs(2)));
 }
 
@@ -31,7 +32,7 @@ fn an_unknown_key_is_refused_with_the_nearest_valid_one_and_its_line() {
     assert_eq!(
         refused("service = \"shop\"\n\n[defaults]\ntimout = \"2s\"\n"),
         "configuration, line 4, `defaults.timout`: `timout` does not exist, did you mean `timeout`? \
-         (there are profile, timeout, balance, min_nearby, subset, panic, retry, breaker, ejection, health, slow_start, hedge, limit, tls, operations)"
+         (there are profile, timeout, balance, min_nearby, subset, hash, panic, retry, breaker, ejection, health, slow_start, hedge, limit, tls, operations)"
     );
     assert!(refused("[discovery]\nkind = \"statik\"").contains("did you mean `static`?"));
 }
@@ -66,6 +67,10 @@ fn values_that_cannot_be_are_refused_where_they_stand() {
         (
             "defaults.subset.sice = 5",
             "did you mean `size`? (there are size, client)",
+        ),
+        (
+            "defaults.hash.header = \"x user\"",
+            "`defaults.hash.header`: \"x user\" is no name of a header",
         ),
         ("defaults.retry.attempts = 0", "`defaults.retry.attempts`"),
         (

@@ -156,6 +156,16 @@ pub(super) fn method<'de, D: Deserializer<'de>>(de: D) -> Result<http::Method, D
 }
 
 /// A path that starts with a slash, with or without a query.
+pub(super) fn header<'de, D: Deserializer<'de>>(
+    de: D,
+) -> Result<Option<http::HeaderName>, D::Error> {
+    text(de, |text| {
+        text.parse()
+            .map(Some)
+            .map_err(|_| format!("{text:?} is no name of a header"))
+    })
+}
+
 pub(super) fn path<'de, D: Deserializer<'de>>(
     de: D,
 ) -> Result<Option<http::uri::PathAndQuery>, D::Error> {
