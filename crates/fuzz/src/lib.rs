@@ -11,15 +11,16 @@ mod names;
 pub use self::{
     files::{config, consul, endpoints, memory},
     headers::{context, deadline, load, verdict},
-    names::{address, name},
+    names::{address, authority, name},
 };
 
 /// What a target is: a function that takes any input, or panics.
 pub type Target = fn(&[u8]);
 
 /// Each target, by the name of its program and of its corpus.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("address", address),
+    ("authority", authority),
     ("config", config),
     ("consul", consul),
     ("context", context),
@@ -104,7 +105,8 @@ mod tests {
     }
 
     replayed!(
-        address, config, consul, context, deadline, endpoints, load, memory, name, verdict
+        address, authority, config, consul, context, deadline, endpoints, load, memory, name,
+        verdict
     );
 
     #[test]

@@ -1,6 +1,6 @@
 //! Names and addresses that somebody else has chosen.
 
-use std::str;
+use std::{net::IpAddr, str};
 
 use http::{Request, Uri};
 use tower::{Layer, Service};
@@ -67,4 +67,53 @@ pub fn address(input: &[u8]) {
         sent.path_and_query().is_some_and(|path| *path == *asked),
         "{uri} became {sent}"
     );
+}
+
+/// The URL of a request, as text, where its authority says who is called: it names one service in one way, and never an
+/// address; nor does what lets all hosts of a domain through let an address or another domain through.
+pub fn authority(input: &[u8]) {
+    let Ok(uri) = Uri::try_from(input) else {
+        return;
+    };
+    let text = uri.authority().map_or("", |authority| authority.as_str());
+    let host = uri.host().unwrap_or_default();
+    match tower_mesh::testing::service_of(&uri) {
+        Ok(name) => {
+            assert_eq!(name.as_str(), host, "{uri}");
+            let default = match uri.scheme_str() {
+                Some("http") => ":80",
+                Some("https") => ":443",
+                _ => panic!("{uri} is called as {name}"),
+            };
+            let port = text.strip_prefix(host);
+            assert!(port == Some("") || port == Some(default), "{uri}");
+            assert!(!is_address(host), "{uri}");
+            assert!(!host.bytes().any(|byte| byte.is_ascii_uppercase()), "{uri}");
+        }
+        Err(why) => {
+            assert!(why.len() < 300, "bounded, whatever came: {why}");
+            if let Some((secret, _)) = text.rsplit_once('@') {
+                assert!(secret.len() < 12 || !why.contains(secret), "{why}");
+            }
+        }
+    }
+    for (said, domain) in [("*", "."), ("*.example.com", ".example.com")] {
+        if tower_mesh::testing::passes(said, &uri) {
+            assert!(host.to_ascii_lowercase().contains(domain), "{uri}");
+            assert!(!is_address(host) && !text.contains('@'), "{uri}");
+        }
+    }
+}
+
+/// By what std and WHATWG say, each by itself.
+fn is_address(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let last = host.rsplit('.').next().unwrap_or_default();
+    let digits = |text: &str, radix| text.chars().all(|digit| digit.is_digit(radix));
+    let number = match last.strip_prefix("0x").or(last.strip_prefix("0X")) {
+        Some(hex) => digits(hex, 16),
+        None => !last.is_empty() && digits(last, 10),
+    };
+    number || bare.parse::<IpAddr>().is_ok()
 }

@@ -1,6 +1,6 @@
 //! One client for all services: the authority of a request's URI says which.
 
-mod authority;
+pub(crate) mod authority;
 mod future;
 mod targets;
 
@@ -123,7 +123,7 @@ impl<S: Clone + Send + Sync + 'static> MeshClient<S> {
     /// A host is `api.example.com`, `api.example.com:8443`, `*.example.com` for all beneath one, an address, or `*` for every
     /// name with a dot in it, which then is no service. Whoever may choose the URI of a request can reach all of that: what answers there is not for the mesh to know.
     ///
-    /// In plain text only, unless [`trusting`](Self::trusting) is said.
+    /// In plain text only, unless `trusting` (of the feature `tls`) says whom to believe.
     #[must_use]
     pub fn pass_through<'a>(mut self, hosts: impl IntoIterator<Item = &'a str>) -> Self {
         let client = match &self.outside {

@@ -1,6 +1,23 @@
-//! What reads the file of what is remembered, for the fuzz targets.
+//! What reads the file of what is remembered, and where URIs lead, for the fuzz targets.
 
-use crate::remember::text;
+use http::Uri;
+use tower_mesh_core::ServiceName;
+
+use crate::{client::authority, remember::text};
+
+/// The service that `uri` names to a [`MeshClient`](crate::MeshClient), or why it names none.
+///
+/// # Errors
+///
+/// As a client's, in words.
+pub fn service_of(uri: &Uri) -> Result<ServiceName, String> {
+    authority::service(uri)
+}
+
+/// Whether a [`MeshClient`](crate::MeshClient) that lets `host` through would let `uri` through.
+pub fn passes(host: &str, uri: &Uri) -> bool {
+    authority::Hosts::new([host]).have(uri)
+}
 
 /// Reads `file`; what is read has to survive being written.
 ///

@@ -7,7 +7,7 @@ use http::{
 use tower_mesh_core::ServiceName;
 
 /// The service that `uri` names, or in words why it names none and what to do.
-pub(super) fn service(uri: &Uri) -> Result<ServiceName, String> {
+pub(crate) fn service(uri: &Uri) -> Result<ServiceName, String> {
     let scheme = scheme(uri)?;
     let Some(authority) = uri.authority() else {
         return Err(
@@ -84,15 +84,15 @@ fn is_address(host: &str) -> bool {
 
 /// Hosts that are let through.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Hosts(Vec<Box<str>>);
+pub(crate) struct Hosts(Vec<Box<str>>);
 
 impl Hosts {
-    pub(super) fn new<'a>(hosts: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(crate) fn new<'a>(hosts: impl IntoIterator<Item = &'a str>) -> Self {
         Self(hosts.into_iter().map(Into::into).collect())
     }
 
     /// Whether `uri` may go there.
-    pub(super) fn have(&self, uri: &Uri) -> bool {
+    pub(crate) fn have(&self, uri: &Uri) -> bool {
         let (Ok(scheme), Some(authority)) = (scheme(uri), uri.authority()) else {
             return false;
         };
