@@ -46,6 +46,7 @@ pub mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod time;
+pub mod tried;
 mod vitals;
 
 pub use self::{

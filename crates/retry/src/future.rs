@@ -11,6 +11,7 @@ use tower_mesh_core::{
     BoxError, Classify, ClassifyErrors, Instant, Outcome, Replay, Sent, Verdict,
     frame::{self, Framing, Observed, Own, Phase},
     rare::Rare,
+    tried,
 };
 use tower_service::Service;
 
@@ -327,7 +328,14 @@ where
             }
             Err(why) => {
                 self.as_mut().project().state.set(State::Ended);
-                Poll::Ready(result.map_err(|last| self.give_up(rules, why, outcome, last)))
+                let never_meant = self.never_meant(rules, why);
+                if !never_meant {
+                    tried::note();
+                }
+                Poll::Ready(match result {
+                    Err(last) if !never_meant => Err(self.give_up(why, outcome, last)),
+                    result => result,
+                })
             }
         }
     }
@@ -372,23 +380,19 @@ where
         })
     }
 
-    /// The error for the caller: the attempt's own if a retry never came into question, else one that tells all.
-    fn give_up<R, K>(
-        self: Pin<&mut Self>,
-        rules: &Rules<R, K>,
-        why: Why,
-        outcome: Outcome,
-        last: BoxError,
-    ) -> BoxError {
-        let this = self.project();
+    /// Whether a retry never came into question: then the error is the attempt's own.
+    fn never_meant<R, K>(&self, rules: &Rules<R, K>, why: Why) -> bool {
         let never_meant = rules.limits.attempts.get() == 1
             || matches!(
                 why,
                 Why::NotRetryable | Why::NotIdempotent | Why::CannotRepeat
             );
-        if *this.made == 1 && never_meant {
-            return last;
-        }
+        self.made == 1 && never_meant
+    }
+
+    /// The error for the caller, which tells all.
+    fn give_up(self: Pin<&mut Self>, why: Why, outcome: Outcome, last: BoxError) -> BoxError {
+        let this = self.project();
         let mut history = this.failed.take().unwrap_or_default().history;
         history.note(outcome, Some(&last));
         Exhausted::new(history, why, outcome, last).into()

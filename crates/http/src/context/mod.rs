@@ -33,8 +33,10 @@ pub const PRIORITY_HEADER: HeaderName = HeaderName::from_static("x-mesh-priority
 /// tried already. gRPC has `grpc-retry-pushback-ms: -1` for it.
 ///
 /// Where each of three services in a chain makes three attempts, the last one gets 27. So a
-/// [`ServerLayer`](crate::server::ServerLayer) says it with an error that comes of attempts which have failed, and
-/// [`HttpClassify`](crate::HttpClassify) heeds it. A handler that makes a response of such an error itself says it itself.
+/// [`ServerLayer`](crate::server::ServerLayer) says it with a failure once a call that the handler has made through a mesh was
+/// tried in vain, whether the handler fails, hands the response on or makes one of its own; and
+/// [`HttpClassify`](crate::HttpClassify) heeds it. What a handler says in this header itself stays. Of calls in a task that the
+/// handler has spawned only their errors tell.
 pub const RETRY_HEADER: HeaderName = HeaderName::from_static("x-mesh-retry");
 
 /// What [`RETRY_HEADER`] says.

@@ -1,6 +1,6 @@
 //! What a caller is told when there is no answer of the handler.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{error::Error, fmt, str, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -93,6 +93,12 @@ impl Failure {
         )
     }
 
+    /// The same, if it `was` tried as often as it may whatever the error says.
+    pub(super) fn tried(mut self, was: bool) -> Self {
+        self.tried |= was;
+        self
+    }
+
     /// The answer in the protocol of the request, under an id that stands in the log as well.
     pub(super) fn answer(self, grpc: bool, id: Id) -> Response<Said> {
         if grpc {
@@ -106,11 +112,19 @@ impl Failure {
     fn problem(self, id: Id) -> Response<Said> {
         let status = self.http;
         let title = status.canonical_reason().unwrap_or_default();
-        let text = format!(
-            r#"{{"type":"about:blank","title":"{title}","status":{},"kind":"{}","id":"{id}"}}"#,
-            status.as_u16(),
+        // Put together and not formatted: who has too much to do says this most.
+        let text = [
+            r#"{"type":"about:blank","title":""#,
+            title,
+            r#"","status":"#,
+            status.as_str(),
+            r#","kind":""#,
             self.kind,
-        );
+            r#"","id":""#,
+            id.hex(&mut [0; 16]),
+            r#""}"#,
+        ]
+        .concat();
         let mut response = said(status, "application/problem+json", text.into());
         if let Some(after) = self.retry_after {
             // Rounded up: who comes too early comes in vain.
@@ -156,6 +170,22 @@ impl Failure {
     }
 }
 
+/// Has a handler's answer say that it was tried as often as it may, if it is a failure and says nothing of that itself.
+#[cold]
+pub(super) fn mark_tried<B>(response: &mut Response<B>) {
+    let status = response.status();
+    let (name, said) = match response.headers().get(GRPC_STATUS) {
+        Some(ok) if ok == "0" => return,
+        // Of gRPC in trailers nothing can be said any more; a failure without a message has them in its head.
+        Some(_) => (GRPC_PUSHBACK, HeaderValue::from_static("-1")),
+        None if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+            (RETRY_HEADER, NO_RETRY)
+        }
+        None => return,
+    };
+    response.headers_mut().entry(name).or_insert(said);
+}
+
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
@@ -168,11 +198,20 @@ impl Id {
     pub(super) fn random(rng: &Rng) -> Self {
         Self(rng.next_u64())
     }
+
+    /// Its 16 digits, in `digits`.
+    fn hex(self, digits: &mut [u8; 16]) -> &str {
+        let nibbles = (0..16).map(|at| self.0 >> (60 - 4 * at) & 15);
+        for (digit, nibble) in digits.iter_mut().zip(nibbles) {
+            *digit = b"0123456789abcdef"[nibble as usize];
+        }
+        str::from_utf8(digits).expect("digits are ASCII")
+    }
 }
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        f.write_str(self.hex(&mut [0; 16]))
     }
 }
 
@@ -187,4 +226,47 @@ pub(super) fn said(status: StatusCode, content_type: &'static str, bytes: Bytes)
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handlers_failure_is_marked_in_its_protocol_and_what_is_none_or_speaks_for_itself_is_not() {
+        let retry = "x-mesh-retry";
+        let pushback = "grpc-retry-pushback-ms";
+        for (status, came, marked) in [
+            (200, None, None),
+            (404, None, None),
+            (429, None, Some((retry, "no"))),
+            (500, None, Some((retry, "no"))),
+            (503, Some((retry, "maybe")), Some((retry, "maybe"))),
+            (200, Some(("grpc-status", "0")), None),
+            (200, Some(("grpc-status", "14")), Some((pushback, "-1"))),
+        ] {
+            let mut response = Response::new(());
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            if let Some((name, value)) = came {
+                let value = HeaderValue::from_static(value);
+                response.headers_mut().insert(name, value);
+            }
+            mark_tried(&mut response);
+            let found = [retry, pushback].into_iter().find_map(|name| {
+                let value = response.headers().get(name)?;
+                Some((name, value.to_str().unwrap()))
+            });
+            assert_eq!(found, marked, "{status} {came:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_has_sixteen_digits() {
+        for (id, digits) in [
+            (0x0012_3456_789a_bcdf, "00123456789abcdf"),
+            (u64::MAX, "ffffffffffffffff"),
+        ] {
+            assert_eq!(Id(id).to_string(), digits);
+        }
+    }
 }

@@ -14,10 +14,10 @@ use bytes::Bytes;
 use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
-use tower_mesh_core::{BoxError, Instant, Sleep, frame};
+use tower_mesh_core::{BoxError, Instant, Sleep, frame, tried};
 
 use super::{
-    answer::{Failure, Id},
+    answer::{Failure, Id, mark_tried},
     body::{Said, ServerBody},
     counts::{End, InFlight},
     health::{Asked, poll_question},
@@ -64,6 +64,8 @@ pub(super) struct Serving {
     /// Whether it is the server's own limit that ends it.
     pub(super) own: bool,
     pub(super) grpc: bool,
+    /// Whether a call made to serve it has been tried in vain.
+    pub(super) tried: bool,
 }
 
 impl<F, B> ResponseFuture<F, B> {
@@ -134,7 +136,9 @@ where
                 let _entered = serving.span.enter();
                 // What it leaves behind when it panics is dropped at once.
                 let polled = catch_unwind(AssertUnwindSafe(|| {
-                    inherited::within(this.inherited, || handler.poll(cx))
+                    tried::within(&mut serving.tried, || {
+                        inherited::within(this.inherited, || handler.poll(cx))
+                    })
                 }));
                 match polled {
                     Ok(Poll::Ready(Ok(response))) => {
@@ -191,7 +195,10 @@ impl Serving {
         Pin::new(timer).poll(cx)
     }
 
-    fn answer<R>(&mut self, response: Response<R>) -> Response<ServerBody<R>> {
+    fn answer<R>(&mut self, mut response: Response<R>) -> Response<ServerBody<R>> {
+        if self.tried {
+            mark_tried(&mut response);
+        }
         let in_flight = self.in_flight.take();
         if let Some(in_flight) = &in_flight {
             let end = if response.status().is_server_error() {
@@ -213,7 +220,7 @@ impl Serving {
             let end = if refused { End::Refused } else { End::Failed };
             self.count(&in_flight, end);
         }
-        failure.answer(self.grpc, id)
+        failure.tried(self.tried).answer(self.grpc, id)
     }
 
     fn log(&self, kind: &str, id: Id, refused: bool, error: Option<BoxError>) {

@@ -39,8 +39,8 @@ use super::{
 /// | any other [`Refusal`](tower_mesh_core::Refusal) | 503 | `UNAVAILABLE` |
 /// | anything else, a panic | 500 | `INTERNAL` |
 ///
-/// When to come back, if the error knows, stands in `Retry-After` and `grpc-retry-pushback-ms`; that `AttemptsExhausted` is
-/// not to be tried again in [`x-mesh-retry`](crate::context::RETRY_HEADER) and, as -1, the latter. A caller is told the kind
+/// When to come back, if the error knows, stands in `Retry-After` and `grpc-retry-pushback-ms`; that what was
+/// tried in vain beneath is not to be tried again, whichever response the handler makes of that, in [`x-mesh-retry`](crate::context::RETRY_HEADER) and, as -1, the latter. A caller is told the kind
 /// and an id; the error itself goes to the log with the same id, and nowhere else. With the feature `grpc` both stand in
 /// `grpc-status-details-bin` too, as Google's `ErrorInfo` and `RetryInfo`. Of a flood of errors ten a second are logged, and
 /// how many were not; refusals only where `debug` is.

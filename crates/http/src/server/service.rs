@@ -98,6 +98,7 @@ where
             own,
             at,
             grpc,
+            tried: false,
         };
         match refused {
             Some(failure) => ResponseFuture::refused(failure, serving),
