@@ -1,7 +1,7 @@
 //! Services that are called over TLS, by what a configuration says.
 
 use http_body_util::BodyExt;
-use tower_mesh::{Config, Endpoint, Mesh, StartError};
+use tower_mesh::{Config, Endpoint, Mesh, StartError, http::Tls};
 
 use crate::{
     support::dead_endpoint,
@@ -79,12 +79,7 @@ async fn who_has_no_endpoint_that_proves_its_name_is_told_why() {
     let users = Server::start(files.ca.server("users")).await;
     let mesh = files.start(&[&users.endpoint], CA).await;
     let error = mesh.service("orders").unwrap().get("/").await.unwrap_err();
-    let mut chain = String::new();
-    let mut next: Option<&dyn std::error::Error> = Some(&error);
-    while let Some(error) = next {
-        chain += &format!("{error}\n");
-        next = error.source();
-    }
+    let chain = chain(&error);
     assert!(chain.contains("not valid for name \"orders\""), "{chain}");
     assert!(!error.maybe_sent(), "{chain}");
 }
@@ -161,4 +156,41 @@ async fn a_service_whose_name_nobody_can_prove_is_no_service_to_call() {
     let mesh = files.start(&[], CA).await;
     let error = mesh.service("10.0.0.7").unwrap_err();
     assert!(error.to_string().contains("a name of DNS"), "{error}");
+}
+
+#[tokio::test]
+async fn a_host_outside_the_mesh_is_called_over_https_if_who_is_trusted_has_signed_its_name() {
+    let (ours, theirs) = (Authority::new(), Authority::called("theirs"));
+    let outside = Server::start(ours.server("localhost")).await;
+    let port = outside.endpoint.address().port();
+    let (name, address) = (format!("localhost:{port}"), format!("127.0.0.1:{port}"));
+    let trusting = |authority: &Authority| Tls::trusting(authority.pem().as_bytes()).unwrap();
+    let mesh = Mesh::builder("shop").start().await.unwrap();
+    let passing = mesh.client().pass_through([&*name, &*address]);
+    let client = passing.clone().trusting(&trusting(&ours));
+    for _ in 0..2 {
+        let answer = client.get(&format!("https://{name}/")).await.unwrap();
+        assert_eq!(answer.version(), http::Version::HTTP_2);
+        let told = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(told, format!("sni localhost, host {name}"));
+    }
+    for (client, host, says) in [
+        (
+            passing.clone().trusting(&trusting(&theirs)),
+            &name,
+            "UnknownIssuer",
+        ),
+        (client, &address, "a name of DNS"),
+        (passing, &name, "nobody was said to be trusted for https"),
+    ] {
+        let error = client.get(&format!("https://{host}/")).await.unwrap_err();
+        let told = chain(&error);
+        assert!(told.contains(says), "{told}");
+    }
+    assert_eq!(outside.requests(), 2);
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.map(|error| format!("{error}\n")).collect()
 }
