@@ -183,10 +183,15 @@ where
         match &self.outside {
             // First: clones that let nobody through may have called a service of that name.
             Some(outside) if outside.hosts.have(request.uri()) => self.pass(outside, request),
-            _ => match self.shared.seen(request.uri()) {
-                Some(service) => called(service, request),
-                None => self.unseen(request),
-            },
+            _ => {
+                let seen = self.shared.seen();
+                if let Some(target) = targets::find(&seen, request.uri()) {
+                    return called(target, request);
+                }
+                // What is let go of to make room for another service must not be held here.
+                drop(seen);
+                self.unseen(request)
+            }
         }
     }
 
@@ -201,7 +206,7 @@ where
     #[cold]
     fn unseen(&self, request: Request<Body>) -> ClientFuture<ResponseFuture<S>> {
         match self.target(request.uri()) {
-            Ok(target) => called(target.service.clone(), request),
+            Ok(target) => called(&target, request),
             Err(error) => ClientFuture::refused(error),
         }
     }
@@ -222,16 +227,25 @@ impl<S> MeshClient<S> {
     }
 }
 
-fn called<S, B>(
-    mut service: MeshService<S>,
-    request: Request<Body>,
-) -> ClientFuture<ResponseFuture<S>>
+/// If the request's body, which is asked how long it is, comes back here, or panics, it finds the lock taken and gets a clone.
+fn called<S, B>(target: &Target<S>, request: Request<Body>) -> ClientFuture<ResponseFuture<S>>
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone,
     S::Error: Into<BoxError>,
     B: http_body::Body,
     B::Error: Into<BoxError>,
 {
+    let (mut spare, mut clone);
+    let service = match target.spare.try_lock() {
+        Ok(lock) => {
+            spare = lock;
+            &mut *spare
+        }
+        Err(_) => {
+            clone = target.service.clone();
+            &mut clone
+        }
+    };
     // A client of a service is always ready, unless the mesh is shutting down; so nobody need be woken.
     match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Err(error)) => ClientFuture::refused(error),

@@ -1,7 +1,7 @@
 //! The services that were called through one client, bounded and let go when nobody calls them.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicBool, Ordering},
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use http::{Uri, uri::Scheme};
 use tower_mesh_core::{Clock, Kind, Refusal, Resolution, ServiceName};
 
@@ -22,20 +22,29 @@ const MOST: usize = 1_024;
 /// to outlive a pause; connections are closed long before.
 const IDLE: Duration = Duration::from_secs(600);
 
+type Targets<S> = BTreeMap<Box<str>, Arc<Target<S>>>;
+
+/// What was called, as it was when it was looked at.
+pub(super) type Seen<S> = Guard<Arc<Targets<S>>>;
+
 type Make<S> = Box<dyn Fn(&Mesh, &str) -> Result<MeshService<S>, Error> + Send + Sync>;
 
 /// What the clones of a client share.
 pub(super) struct Shared<S> {
     pub(super) mesh: Mesh,
     make: Make<S>,
-    /// By what stands in a URI. Replaced as a whole, so that nobody who reads it waits.
-    targets: ArcSwap<HashMap<Box<str>, Arc<Target<S>>>>,
+    /// By what stands in a URI. Replaced as a whole, so that nobody who reads it waits. A tree, as nobody has to be kept from
+    /// choosing names that collide, and a few names are compared sooner than one is hashed.
+    targets: ArcSwap<Targets<S>>,
     /// Taken by who replaces them.
     changing: Mutex<()>,
 }
 
 pub(super) struct Target<S> {
     pub(super) service: MeshService<S>,
+    /// A clone, for whoever has it first: to clone one for each call and drop it again takes longer than this lock, for which
+    /// nobody waits.
+    pub(super) spare: Mutex<MeshService<S>>,
     secure: bool,
     /// Since it was last looked at.
     used: AtomicBool,
@@ -62,18 +71,12 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         Arc::new(core.tasks.spawn_held(sweep))
     }
 
-    /// The client of the service that `uri` names, if it was called before: no lock, no allocation.
-    pub(super) fn seen(&self, uri: &Uri) -> Option<MeshService<S>> {
-        let targets = self.targets.load();
-        let target = targets.get(uri.authority()?.as_str())?;
-        if !target.fits(uri) || target.service.is_outdated() {
-            return None;
-        }
-        target.touch();
-        Some(target.service.clone())
+    /// What was called so far; no lock, no allocation.
+    pub(super) fn seen(&self) -> Seen<S> {
+        self.targets.load()
     }
 
-    /// The same of a name that was checked, called before or not.
+    /// The service of a name that was checked, called before or not.
     pub(super) fn target(&self, name: &str, uri: &Uri) -> Result<Arc<Target<S>>, Error> {
         let known = self.targets.load().get(name).cloned();
         let target = match known {
@@ -94,11 +97,12 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
         let target = Arc::new(Target {
             secure: self.mesh.core.secure.is_secure(service.name()),
             used: AtomicBool::new(true),
+            spare: Mutex::new(service.clone()),
             service,
         });
         let gone = {
             let _changing = lock(&self.changing);
-            let mut targets = HashMap::clone(&self.targets.load());
+            let mut targets = BTreeMap::clone(&self.targets.load());
             let mut gone = Vec::new();
             if targets.len() >= MOST && !targets.contains_key(name) {
                 // Whoever names services that do not exist makes room first, then who was not called of late.
@@ -124,7 +128,7 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
     fn sweep(&self) {
         let gone = {
             let _changing = lock(&self.changing);
-            let mut targets = HashMap::clone(&self.targets.load());
+            let mut targets = BTreeMap::clone(&self.targets.load());
             let gone = take(&mut targets, |target| {
                 !target.used.swap(false, Ordering::Relaxed)
             });
@@ -146,6 +150,16 @@ impl<S: Clone + Send + Sync + 'static> Shared<S> {
     }
 }
 
+/// The service that `uri` names, if it was called before and nothing has changed since.
+pub(super) fn find<'a, S>(seen: &'a Seen<S>, uri: &Uri) -> Option<&'a Target<S>> {
+    let target = seen.get(uri.authority()?.as_str())?;
+    if !target.fits(uri) || target.service.is_outdated() {
+        return None;
+    }
+    target.touch();
+    Some(target)
+}
+
 impl<S> Target<S> {
     fn touch(&self) {
         // Looked at first: a write would take the line away from all other processors.
@@ -165,12 +179,16 @@ impl<S> Target<S> {
     }
 }
 
-fn take<S>(
-    targets: &mut HashMap<Box<str>, Arc<Target<S>>>,
-    which: impl Fn(&Target<S>) -> bool,
-) -> Vec<Arc<Target<S>>> {
-    let gone = targets.extract_if(|_, target| which(target));
-    gone.map(|(_, target)| target).collect()
+fn take<S>(targets: &mut Targets<S>, which: impl Fn(&Target<S>) -> bool) -> Vec<Arc<Target<S>>> {
+    let mut gone = Vec::new();
+    targets.retain(|_, target| {
+        let goes = which(target);
+        if goes {
+            gone.push(Arc::clone(target));
+        }
+        !goes
+    });
+    gone
 }
 
 async fn sweep<S: Clone + Send + Sync + 'static>(shared: Weak<Shared<S>>, clock: Clock) {
