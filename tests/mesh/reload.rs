@@ -403,8 +403,8 @@ async fn calls_with_the_same_value_in_the_header_of_the_policy_go_to_one_endpoin
         }
         served.lock().unwrap().len()
     };
-    let (one, many): (fn(u32) -> String, fn(u32) -> String) =
-        (|_| "ann".to_owned(), |nth| nth.to_string());
+    let one: fn(u32) -> String = |_| "ann".to_owned();
+    let many: fn(u32) -> String = |nth| nth.to_string();
     assert_eq!(spread(one).await, 1);
     assert!(spread(many).await > 5);
     mesh.reload(&config("")).unwrap();
