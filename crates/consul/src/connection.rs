@@ -59,7 +59,7 @@ impl Broken {
 impl Connection {
     pub(crate) async fn open(address: &Address, clock: &Clock) -> Result<Self, Broken> {
         let connect = async { Self::over(address, connect(address).await?).await };
-        connected(address, within(clock, CONNECT, connect).await)
+        connected(address, clock.within(CONNECT, connect).await)
     }
 
     /// The same by TLS: to nobody but who proves to be the agent there.
@@ -76,7 +76,7 @@ impl Connection {
             connection.secure = Some(address.clone());
             Ok(connection)
         };
-        connected(address, within(clock, CONNECT, connect).await)
+        connected(address, clock.within(CONNECT, connect).await)
     }
 
     async fn over(
@@ -151,7 +151,7 @@ impl Connection {
                 return Err(Broken { error, sent: false });
             }
             let sent = sender.send_request(request);
-            let response = match within(clock, limit, sent).await {
+            let response = match clock.within(limit, sent).await {
                 Some(Ok(response)) => response,
                 Some(Err(error)) => {
                     let sent = !error.is_canceled();
@@ -162,7 +162,7 @@ impl Connection {
             };
             let (head, body) = response.into_parts();
             let whole = Limited::new(body, most).collect();
-            match within(clock, REST, whole).await {
+            match clock.within(REST, whole).await {
                 Some(Ok(whole)) => Ok(http::Response::from_parts(head, whole.to_bytes())),
                 Some(Err(error)) => Err(Broken {
                     error: cut_off(error, most),
@@ -237,19 +237,6 @@ fn cut_off(error: Box<dyn std::error::Error + Send + Sync>, most: usize) -> Cons
         return ConsulError::new(ErrorKind::TooLarge, message);
     }
     ConsulError::unavailable("the answer broke off").caused_by(error)
-}
-
-/// What `future` comes to, unless `limit` is over first.
-pub(crate) async fn within<T>(
-    clock: &Clock,
-    limit: Duration,
-    future: impl Future<Output = T>,
-) -> Option<T> {
-    use futures_util::future::{Either, select};
-    match select(pin!(future), pin!(clock.sleep(limit))).await {
-        Either::Left((out, _)) => Some(out),
-        Either::Right(_) => None,
-    }
 }
 
 /// Connections that wait to be used again.

@@ -10,7 +10,6 @@ use tower_mesh_core::{
 use crate::{
     catalog::{Line, ours},
     check::{Check, Definition, status},
-    connection::within,
     consul::Consul,
     error::ConsulError,
     request::Request,
@@ -234,7 +233,9 @@ impl Announced {
                 format!("the agent took it, but the servers have not within {SEEN_WITHIN:?}");
             Err(ConsulError::unavailable(message))
         };
-        within(&self.consul.clock, SEEN_WITHIN, seen)
+        self.consul
+            .clock
+            .within(SEEN_WITHIN, seen)
             .await
             .unwrap_or_else(late)
     }
@@ -339,7 +340,7 @@ impl Registered for Handle {
         // A drop cannot wait. Outside of a runtime nothing can be done: the time to live does the rest.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                let left = within(&announced.consul.clock, ABANDON, announced.withdraw());
+                let left = announced.consul.clock.within(ABANDON, announced.withdraw());
                 if let Some(Err(error)) = left.await {
                     tracing::warn!(id = announced.id, %error, "an instance that was dropped may still be registered");
                 }

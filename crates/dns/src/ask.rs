@@ -1,9 +1,7 @@
 //! A question to all servers: which records of a type a name has.
 
 use std::{
-    future::Future,
     net::SocketAddr,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -11,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::{Either, select};
 use hickory_resolver::proto::{
     op::{DnsResponse, Query, ResponseCode},
     rr::{Name, RData, Record, RecordType},
@@ -99,7 +96,7 @@ impl Servers {
         for at in (first..first + tried).map(|at| at % all) {
             let server = self.addresses[at];
             let asked = exchange::ask(server, query, self.transport, limit);
-            match within(limit, clock, asked).await {
+            match clock.within(limit, asked).await {
                 Some(Ok(answer)) => {
                     self.current.store(at, Ordering::Relaxed);
                     return Ok(answer);
@@ -116,13 +113,6 @@ impl Servers {
         // None of them: who was not tried comes first now.
         self.current.store((first + tried) % all, Ordering::Relaxed);
         Err(failures.join("; ").into())
-    }
-}
-
-async fn within<T>(limit: Duration, clock: &Clock, future: impl Future<Output = T>) -> Option<T> {
-    match select(pin!(future), pin!(clock.sleep(limit))).await {
-        Either::Left((out, _)) => Some(out),
-        Either::Right(_) => None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
@@ -94,15 +94,15 @@ impl Inner {
     }
 
     async fn connect(self: Arc<Self>) -> Result<Stream, BoxError> {
-        let dial = &self.dial;
+        let (dial, clock) = (&self.dial, Clock::tokio());
         let places = Arc::clone(&self.places);
         let late = || Refusal::local(Kind::Overloaded);
-        let Some(place) = within(dial.timeout, places.acquire_owned()).await else {
+        let Some(place) = clock.within(dial.timeout, places.acquire_owned()).await else {
             let all = format!("all {} connections to {} are in use", dial.most, self.at);
             return Err(late().with_context(all).into());
         };
         let place = place.map_err(|closed| BoxError::from(closed.to_string()))?;
-        let connecting = within(dial.timeout, dial.connect(&self.at));
+        let connecting = clock.within(dial.timeout, dial.connect(&self.at));
         match connecting.await {
             Some(io) => Ok(Stream {
                 io: io?,
@@ -122,17 +122,6 @@ impl Dial {
         }
         Ok(Io::Plain(tcp))
     }
-}
-
-/// What `future` gives, unless it takes longer than `limit`.
-async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-    let mut future = pin!(future);
-    let mut late = pin!(Clock::tokio().sleep(limit));
-    poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(value) => Poll::Ready(Some(value)),
-        Poll::Pending => late.as_mut().poll(cx).map(|()| None),
-    })
-    .await
 }
 
 impl Service<Uri> for Connector {
@@ -208,7 +197,7 @@ impl Service<Uri> for Outward {
         let this = self.clone();
         Box::pin(async move {
             let limit = this.timeout;
-            let made = within(limit, this.connect(to)).await;
+            let made = Clock::tokio().within(limit, this.connect(to)).await;
             made.unwrap_or_else(|| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
         })
     }

@@ -37,7 +37,6 @@ use crate::{
     remember::Remember,
     secure::Secure,
     settings::{Coded, Settings},
-    shutdown::before,
     snapshot::Snapshot,
     sources::Sources,
     stack::breaker_policy,
@@ -563,17 +562,14 @@ impl Started {
         };
         // Out of the list while it does not run: what is in it is stopped once more at the end.
         let old = self.components.remove(at);
-        if before(clock, clock.now() + limit, old.stop())
-            .await
-            .is_none()
-        {
+        if clock.within(limit, old.stop()).await.is_none() {
             tracing::warn!(
                 component = name,
                 ?limit,
                 "a part does not stop, it is given up"
             );
         }
-        let error = match before(clock, clock.now() + limit, caught(new.start())).await {
+        let error = match clock.within(limit, caught(new.start())).await {
             Some(Ok(())) => {
                 tracing::info!(component = name, "replaced");
                 self.components.insert(at, new);

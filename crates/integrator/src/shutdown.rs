@@ -1,6 +1,6 @@
 //! The end of a mesh: refuse, deregister, drain, stop.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, time::Duration};
 
 use tower_mesh_core::{Clock, Instant};
 
@@ -32,13 +32,13 @@ pub(crate) async fn shutdown(
     // A second shutdown has nothing to tell.
     let all = services.all();
     if let Some(remember) = core.remember.as_ref().filter(|_| !all.is_empty()) {
-        let _ = before(clock, clock.now() + STOP / 2, remember.save(&all)).await;
+        let _ = clock.within(STOP / 2, remember.save(&all)).await;
     }
     drop(all);
     core.discovery.shutdown();
     core.stage.advance(Lifecycle::Stopped);
     services.clear();
-    let stopped = before(clock, stop_by, started.stop()).await;
+    let stopped = clock.before(stop_by, started.stop()).await;
     if cut_off == 0 && registered == 0 && stopped.is_some() {
         return Ok(());
     }
@@ -54,7 +54,7 @@ pub(crate) async fn deregister(started: &mut Started, clock: &Clock, end: Instan
     let mut left = 0;
     while let Some(announced) = started.registrations.pop() {
         let id = announced.instance().endpoint().id().to_owned();
-        match before(clock, end, announced.deregister()).await {
+        match clock.before(end, announced.deregister()).await {
             Some(Ok(())) => tracing::info!(id, "deregistered"),
             Some(Err(error)) => {
                 tracing::warn!(id, %error, "cannot deregister");
@@ -78,19 +78,6 @@ async fn drain(services: &Services, clock: &Clock, end: Instant) -> u64 {
             return in_flight;
         }
         clock.sleep_until((now + LOOK).min(end)).await;
-    }
-}
-
-/// What `future` gives, if it does before `end`.
-pub(crate) async fn before<T>(
-    clock: &Clock,
-    end: Instant,
-    future: impl Future<Output = T>,
-) -> Option<T> {
-    tokio::select! {
-        biased;
-        out = future => Some(out),
-        () = clock.sleep_until(end) => None,
     }
 }
 

@@ -2,9 +2,13 @@
 
 use std::{
     fmt,
+    future::Future,
+    pin::pin,
     sync::{Arc, LazyLock},
     time::Duration,
 };
+
+use futures_util::future::{Either, select};
 
 use super::{
     Instant, Sleep,
@@ -138,6 +142,24 @@ impl Clock {
         self.sleep_until(self.now() + after)
     }
 
+    /// What `future` comes to if it does before `end`; then it, too, is dropped. For what is no call: there the outermost
+    /// layer has the one timer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops `future` and cancels the timer.
+    pub async fn before<T>(&self, end: Instant, future: impl Future<Output = T>) -> Option<T> {
+        match select(pin!(future), self.sleep_until(end)).await {
+            Either::Left((out, _)) => Some(out),
+            Either::Right(_) => None,
+        }
+    }
+
+    /// What `future` comes to if it takes no longer than `limit` from its first poll; as [`before`](Self::before).
+    pub async fn within<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+        self.before(self.now() + limit, future).await
+    }
+
     pub(crate) fn source(&self) -> &Source {
         &self.source
     }
@@ -265,6 +287,22 @@ mod tests {
         let start = clock.now();
         clock.sleep_until(start + Duration::from_secs(3)).await;
         assert_eq!(clock.now().since(start), Duration::from_secs(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_future_has_its_time_and_no_more_and_is_asked_first() {
+        let clock = Clock::tokio();
+        let limit = Duration::from_secs(3);
+        let takes = |time| {
+            let clock = clock.clone();
+            async move { clock.sleep(time).await }
+        };
+        assert_eq!(clock.within(limit, takes(limit / 2)).await, Some(()));
+        let start = clock.now();
+        assert_eq!(clock.within(limit, takes(2 * limit)).await, None);
+        assert_eq!(clock.now().since(start), limit);
+        assert_eq!(clock.before(start, async { 7 }).await, Some(7));
+        assert_eq!(clock.before(Instant::NEVER, takes(limit)).await, Some(()));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll},
     time::Duration,
@@ -67,8 +67,8 @@ async fn drive(shared: &Shared, provider: &dyn TokenProvider, clock: &Clock) {
     let mut pause = GAP;
     let mut renew_at = Instant::NEVER;
     loop {
-        let mut wanted = pin!(shared.wanted.notified());
-        if before(clock, renew_at, wanted.as_mut()).await {
+        let wanted = clock.before(renew_at, shared.wanted.notified()).await;
+        if wanted.is_some() {
             if !shared.needs_another(clock.now()) {
                 continue; // It has come meanwhile.
             }
@@ -123,25 +123,8 @@ async fn ask(provider: &dyn TokenProvider, clock: &Clock) -> Result<Token, BoxEr
         let polled = catch_unwind(AssertUnwindSafe(|| token.as_mut().poll(cx)));
         polled.unwrap_or_else(|_| Poll::Ready(Err(panicked())))
     });
-    let mut answer = None;
-    let mut token = pin!(async { answer = Some(token.await) });
-    before(clock, clock.now() + LIMIT, token.as_mut()).await;
+    let answer = clock.within(LIMIT, token).await;
     answer.unwrap_or_else(|| Err(format!("the provider gave none in {LIMIT:?}").into()))
-}
-
-/// Whether `future` is over before the time is up.
-async fn before(clock: &Clock, at: Instant, mut future: Pin<&mut impl Future>) -> bool {
-    let mut sleep = (at != Instant::NEVER).then(|| clock.sleep_until(at));
-    poll_fn(|cx| {
-        if future.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(true);
-        }
-        match &mut sleep {
-            Some(sleep) => Pin::new(sleep).poll(cx).map(|()| false),
-            None => Poll::Pending,
-        }
-    })
-    .await
 }
 
 impl fmt::Debug for CredentialsDriver {

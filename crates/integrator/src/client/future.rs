@@ -2,8 +2,8 @@
 
 use std::{
     fmt,
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
+    future::Future,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -68,12 +68,7 @@ impl<F> ClientFuture<F> {
         let core = Arc::clone(core);
         let limit = Inherited::left_here().map_or(limit, |left| left.min(limit));
         let call = Box::pin(async move {
-            let (mut call, mut late) = (pin!(call), pin!(core.clock.sleep(limit)));
-            let answer = poll_fn(|cx| match call.as_mut().poll(cx) {
-                Poll::Ready(answer) => Poll::Ready(Some(answer)),
-                Poll::Pending => late.as_mut().poll(cx).map(|()| None),
-            });
-            match answer.await {
+            match core.clock.within(limit, call).await {
                 Some(Ok(response)) => Ok(response),
                 Some(Err(error)) => Err(Error::new(&core.name, error.into())),
                 None => {

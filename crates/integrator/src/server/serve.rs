@@ -28,7 +28,7 @@ use tower_service::Service;
 use super::{Serving, stop::Stop};
 use crate::{
     mesh::{Core, Mesh},
-    shutdown::{self, ShutdownError, before},
+    shutdown::{self, ShutdownError},
     tasks::Tasks,
 };
 
@@ -235,11 +235,12 @@ async fn end<S, B>(
     drop(listener);
     tracing::info!(connections = tracker.len(), ?limit, "draining");
     tracker.close();
-    before(clock, clock.now() + limit, async {
-        graceful.shutdown().await;
-        tracker.wait().await;
-    })
-    .await;
+    clock
+        .within(limit, async {
+            graceful.shutdown().await;
+            tracker.wait().await;
+        })
+        .await;
 }
 
 /// What `future` gives, while connections are accepted.
