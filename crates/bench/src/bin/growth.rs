@@ -71,6 +71,10 @@ fn at_endpoints(number: u32) -> Result<Value, BoxError> {
         let update = fleet.patch_of_one();
         runtime.block_on(fleet.update(update))
     })?;
+    let restate = best(|| {
+        let update = fleet.restate();
+        runtime.block_on(fleet.update(update))
+    })?;
     let replace = best(|| {
         let update = fleet.replace_all();
         runtime.block_on(fleet.update(update))
@@ -79,6 +83,7 @@ fn at_endpoints(number: u32) -> Result<Value, BoxError> {
     Ok(json!({
         "bytes": grown.bytes_current,
         "patch_us": micros(patch),
+        "restate_us": micros(restate),
         "replace_us": micros(replace),
         "status_us": micros(status),
     }))
@@ -160,7 +165,10 @@ struct Fleet {
     service: MeshService<Inner>,
     tell: mpsc::UnboundedSender<Update>,
     number: u32,
+    /// Of what moved last.
     port: u16,
+    /// Of the others.
+    stays: u16,
 }
 
 impl Fleet {
@@ -182,6 +190,7 @@ impl Fleet {
             tell,
             number,
             port: 0,
+            stays: 0,
         };
         let update = fleet.replace_all();
         fleet.update(update).await?;
@@ -192,9 +201,19 @@ impl Fleet {
         Ok(fleet)
     }
 
+    /// All endpoints move elsewhere.
     fn replace_all(&mut self) -> Update {
         self.port += 1;
+        self.stays = self.port;
         Update::Replace((0..self.number).map(|i| endpoint(i, self.port)).collect())
+    }
+
+    /// All endpoints are named again, of which one has moved elsewhere: what a registry does that sends no differences.
+    fn restate(&mut self) -> Update {
+        self.port += 1;
+        let moved = self.number / 2;
+        let port = |i| if i == moved { self.port } else { self.stays };
+        Update::Replace((0..self.number).map(|i| endpoint(i, port(i))).collect())
     }
 
     /// One endpoint moves elsewhere.

@@ -22,6 +22,9 @@ pub(crate) struct AtEndpoints {
     pub(crate) number: u64,
     pub(crate) bytes: f64,
     pub(crate) patch_us: f64,
+    /// All are named again, and one of them has moved.
+    pub(crate) restate_us: f64,
+    /// All have moved.
     pub(crate) replace_us: f64,
     pub(crate) status_us: f64,
 }
@@ -47,6 +50,7 @@ impl Growth {
                 number: number_of,
                 bytes: number(row, "bytes")?,
                 patch_us: number(row, "patch_us")?,
+                restate_us: number(row, "restate_us")?,
                 replace_us: number(row, "replace_us")?,
                 status_us: number(row, "status_us")?,
             })
@@ -103,8 +107,9 @@ mod tests {
 
     #[test]
     fn rows_are_sorted_by_number_and_memory_is_what_one_more_endpoint_takes() {
-        let row =
-            |bytes: u32| json!({"bytes": bytes, "patch_us": 1, "replace_us": 2, "status_us": 3});
+        let row = |bytes: u32| {
+            json!({"bytes": bytes, "patch_us": 1, "restate_us": 1, "replace_us": 2, "status_us": 3})
+        };
         let service = json!({"bytes": 7, "ready_us": 1, "status_us": 2});
         let answer = json!({
             "start_us": 1.5,

@@ -114,6 +114,7 @@ pub(crate) fn json(origin: &Origin, results: &Results, growth: &Growth) -> Value
                 "endpoints": row.number,
                 "bytes": row.bytes,
                 "patch_us": row.patch_us,
+                "restate_us": row.restate_us,
                 "replace_us": row.replace_us,
                 "status_us": row.status_us,
             })
@@ -277,16 +278,18 @@ fn grouped(figure: f64, decimals: usize) -> String {
 fn grown(growth: &Growth) -> String {
     let mut text = "\n## As it grows\n\nOne service over so many endpoints, without connections: memory by a counting \
                     allocator, times in microseconds, the best of eleven.\n\n\
-                    | endpoints | bytes | `Patch` of 1 | `Replace` of all | `status()` |\n|---:|---:|---:|---:|---:|\n"
+                    | endpoints | bytes | `Patch` of 1 | `Replace`, one has moved | `Replace`, all have | `status()` |\n\
+                    |---:|---:|---:|---:|---:|---:|\n"
         .to_owned();
     let us = |figure: f64| grouped(figure, usize::from(figure < 100.0));
     for row in &growth.endpoints {
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} |",
             grouped_number(row.number),
             grouped(row.bytes, 0),
             us(row.patch_us),
+            us(row.restate_us),
             us(row.replace_us),
             us(row.status_us)
         );
