@@ -33,16 +33,18 @@ pub(crate) enum Group {
     Stack,
     Alone,
     Inside,
+    InsideHttp,
     Peers,
 }
 
 impl Group {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Bare,
         Self::Mesh,
         Self::Stack,
         Self::Alone,
         Self::Inside,
+        Self::InsideHttp,
         Self::Peers,
     ];
 
@@ -52,7 +54,8 @@ impl Group {
             Self::Mesh => "`MeshService`, everything by default",
             Self::Stack => "Its layers by hand, 1,000 endpoints",
             Self::Alone => "Each layer alone, called with numbers",
-            Self::Inside => "What each layer adds inside the mesh",
+            Self::Inside => "What each layer adds inside the mesh, called with numbers",
+            Self::InsideHttp => "What each layer adds inside the mesh, over HTTP",
             Self::Peers => "Peers, called with numbers",
         }
     }
@@ -86,14 +89,25 @@ impl Case {
         Self::new(Group::Alone, name, "balance_alone", args, Some("bare"))
     }
 
-    /// The whole stack without one layer.
+    /// The whole stack without one layer, called with numbers.
     const fn without(name: &'static str, layer: &'static str, binary: &'static str) -> Self {
+        Self {
+            shown: Shown::WhatItLacks {
+                layer,
+                of: "stack, numbers",
+            },
+            ..Self::new(Group::Inside, name, binary, &[], Some("bare"))
+        }
+    }
+
+    /// The same over HTTP.
+    const fn without_http(name: &'static str, layer: &'static str, binary: &'static str) -> Self {
         Self {
             shown: Shown::WhatItLacks {
                 layer,
                 of: "stack, http",
             },
-            ..Self::new(Group::Inside, name, binary, &[], Some("bare, http"))
+            ..Self::new(Group::InsideHttp, name, binary, &[], Some("bare, http"))
         }
     }
 
@@ -208,11 +222,32 @@ pub(crate) const ALL: &[Case] = &[
         "balance, 100,000, clock at rest",
         &["--endpoints", "100000", "--still"],
     ),
-    Case::without("without deadline", "deadline", "stack_without_deadline"),
-    Case::without("without discovery", "discovery", "stack_without_discovery"),
-    Case::without("without bulkhead", "bulkhead", "stack_without_bulkhead"),
-    Case::without("without retry", "retry", "stack_without_retry"),
-    Case::without("without breaker", "breaker", "stack_without_breaker"),
+    Case::without("without deadline", "deadline", "numbers_without_deadline"),
+    Case::without(
+        "without discovery",
+        "discovery",
+        "numbers_without_discovery",
+    ),
+    Case::without("without bulkhead", "bulkhead", "numbers_without_bulkhead"),
+    Case::without("without retry", "retry", "numbers_without_retry"),
+    Case::without("without breaker", "breaker", "numbers_without_breaker"),
+    Case::without_http(
+        "without deadline, http",
+        "deadline",
+        "stack_without_deadline",
+    ),
+    Case::without_http(
+        "without discovery, http",
+        "discovery",
+        "stack_without_discovery",
+    ),
+    Case::without_http(
+        "without bulkhead, http",
+        "bulkhead",
+        "stack_without_bulkhead",
+    ),
+    Case::without_http("without retry, http", "retry", "stack_without_retry"),
+    Case::without_http("without breaker, http", "breaker", "stack_without_breaker"),
     Case::peer("tower: timeout, retry, budget, limit", "peer_tower", &[]),
     Case::peer(
         "tower: buffer, balance, 10",
@@ -299,8 +334,8 @@ mod tests {
             ["bare", "seatbelt: timeout, retry, breaker"]
         );
         assert_eq!(
-            names("without retry"),
-            ["bare, http", "stack, http", "without retry"]
+            names("without retry, http"),
+            ["bare, http", "stack, http", "without retry, http"]
         );
         assert_eq!(names("nothing of that name"), [""; 0]);
         assert_eq!(matching(&[]).len(), ALL.len());

@@ -107,9 +107,7 @@ mod tests {
 
     #[test]
     fn rows_are_sorted_by_number_and_memory_is_what_one_more_endpoint_takes() {
-        let row = |bytes: u32| {
-            json!({"bytes": bytes, "patch_us": 1, "restate_us": 1, "replace_us": 2, "status_us": 3})
-        };
+        let row = |bytes: u32| json!({"bytes": bytes, "patch_us": 1, "restate_us": 1, "replace_us": 2, "status_us": 3});
         let service = json!({"bytes": 7, "ready_us": 1, "status_us": 2});
         let answer = json!({
             "start_us": 1.5,

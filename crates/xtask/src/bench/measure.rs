@@ -332,12 +332,12 @@ mod tests {
             .with("bare, http", instructions(300.0))
             .with("mesh, 1,000", instructions(1_000.0))
             .with("stack, http", instructions(900.0))
-            .with("without retry", instructions(850.0));
+            .with("without retry, http", instructions(850.0));
         let net = |name| results.net(named(name)).instructions;
         assert_eq!(net("bare, http"), Some(300.0));
         assert_eq!(net("mesh, 1,000"), Some(700.0));
-        assert_eq!(net("without retry"), Some(50.0));
-        assert_eq!(net("without breaker"), None);
+        assert_eq!(net("without retry, http"), Some(50.0));
+        assert_eq!(net("without breaker, http"), None);
     }
 
     #[test]

@@ -197,7 +197,7 @@ pub(crate) fn table(cases: &[&'static Case], results: &Results) -> String {
                 row(case, results).join(" | ")
             );
         }
-        if group == Group::Inside {
+        if matches!(group, Group::Inside | Group::InsideHttp) {
             text += "| balance | – | | | | | | | | |\n";
         }
     }

@@ -1,0 +1,20 @@
+//! The layers of the mesh by hand, called with numbers, without the breaker.
+
+use std::process::ExitCode;
+
+use tower::ServiceBuilder;
+use tower_mesh_bench::{Layers, Numbers, main as case};
+
+fn main() -> ExitCode {
+    case(async |setup| {
+        let layers = Layers::new(setup).await;
+        let stack = ServiceBuilder::new()
+            .layer(layers.deadline())
+            .layer(layers.discovery().joined())
+            .layer(layers.bulkhead())
+            .layer(layers.retry().joined())
+            .layer(layers.balance())
+            .service(layers.connect_without_breaker());
+        Ok(Numbers(stack))
+    })
+}
