@@ -58,6 +58,7 @@ mod snapshot;
 mod sources;
 mod stack;
 mod stacks;
+mod started;
 pub mod status;
 mod tasks;
 #[cfg(feature = "testing")]

@@ -20,7 +20,7 @@ use tower_mesh_http::{HttpEndpoints, credentials::CredentialsLayer, server::Bear
 
 use crate::{
     announce::Announced,
-    builder::{MeshBuilder, Started},
+    builder::MeshBuilder,
     config::{Config, Operation},
     error::{Error, StartError},
     explain::Explained,
@@ -33,6 +33,7 @@ use crate::{
     settings::{Coded, Settings},
     shutdown::ShutdownError,
     snapshot::Recall,
+    started::Started,
     status::Status,
     tasks::Tasks,
 };

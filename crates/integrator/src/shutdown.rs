@@ -5,9 +5,9 @@ use std::{fmt, time::Duration};
 use tower_mesh_core::{Clock, Instant};
 
 use crate::{
-    builder::Started,
     lifecycle::Lifecycle,
     mesh::{Core, Services},
+    started::Started,
 };
 
 /// How often a drain looks whether the calls have ended; counting them to wake it would cost each call.
