@@ -1,5 +1,7 @@
 //! This process as a server of the mesh.
 
+mod connections;
+mod error;
 mod serve;
 mod stop;
 
@@ -23,7 +25,7 @@ use tower_mesh_limit::{
     Adaptive, AdaptiveLimitLayer, AdaptiveSnapshot, Bulkhead, BulkheadLayer, adaptive::Sampled,
 };
 
-pub use self::serve::{Serve, ServeError};
+pub use self::{error::ServeError, serve::Serve};
 use crate::{
     config::ServerConfig,
     lifecycle::Lifecycle,
