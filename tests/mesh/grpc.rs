@@ -9,7 +9,12 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 use tower::ServiceBuilder;
-use tower_mesh::{Body, Endpoint, Error, GrpcService, Mesh, Policy, core::Kind};
+use tower_mesh::{
+    Body, Endpoint, Error, GrpcService, Mesh, Policy,
+    balance::Strategy,
+    core::{Kind, Outcome, Ratio},
+    http::{ClassifyLayer, Idempotent, Seen},
+};
 
 use crate::{
     calls::mesh,
@@ -18,11 +23,15 @@ use crate::{
 
 /// A real tonic server that knows how `orders` is.
 async fn server() -> Endpoint {
+    server_of("orders").await
+}
+
+async fn server_of(name: &str) -> Endpoint {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = Endpoint::new(listener.local_addr().unwrap());
     let (health, service) = tonic_health::server::health_reporter();
     health
-        .set_service_status("orders", tonic_health::ServingStatus::Serving)
+        .set_service_status(name, tonic_health::ServingStatus::Serving)
         .await;
     let serve = Server::builder().add_service(service);
     tokio::spawn(serve.serve_with_incoming(TcpListenerStream::new(listener)));
@@ -93,6 +102,26 @@ async fn each_endpoint_may_have_a_channel_of_tonics_and_one_that_cannot_connect_
     assert!(status.services[0].retries.made > 0, "{status}");
     let unknown = orders.check(asks("users")).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_code_that_a_closure_takes_for_a_failure_is_asked_for_elsewhere() {
+    let (forgetful, whole) = (server_of("users").await, server_of("orders").await);
+    let mut policy = Policy::default();
+    policy.balance = Strategy::RoundRobin;
+    // So few calls earn no retry.
+    policy.retry.budget = Ratio::ONE;
+    let mesh = mesh(vec![forgetful, whole], policy).await;
+    let lost = |call: &Seen<'_>| (call.grpc_status()? == "5").then_some(Outcome::failure());
+    let orders = mesh.grpc_with("orders", ClassifyLayer::new(lost)).unwrap();
+    let mut orders = HealthClient::new(orders);
+    for _ in 0..2 {
+        let mut question = asks("orders");
+        question.extensions_mut().insert(Idempotent::Yes);
+        let answer = orders.check(question).await.unwrap().into_inner();
+        assert_eq!(answer.status(), ServingStatus::Serving);
+    }
+    assert!(mesh.status().services[0].retries.made > 0);
 }
 
 #[tokio::test]

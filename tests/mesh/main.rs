@@ -17,6 +17,7 @@ mod by_hand;
 mod calls;
 mod chain;
 mod checks;
+mod classified;
 mod consul;
 mod consul_checks;
 mod consul_cluster;

@@ -1,10 +1,26 @@
-//! The classifier of HTTP and gRPC responses.
+//! The classifier of HTTP and gRPC responses, and classifications of each call's own.
+
+mod asked;
+mod calls;
+mod layer;
+#[cfg(feature = "tower-http")]
+mod tower_http;
 
 use std::{error::Error, fmt, time::SystemTime};
 
 use http::Response;
 use tower_mesh_core::{Classify, Report, Verdict};
 
+#[cfg(feature = "tower-http")]
+pub use self::tower_http::FromTowerHttp;
+pub(crate) use self::{
+    asked::{Asked, Meaning},
+    layer::ClassifiedError,
+};
+pub use self::{
+    calls::{ClassifyCall, ClassifyCalls, End, Seen},
+    layer::{Classified, ClassifiedFuture, ClassifyLayer},
+};
 use crate::{error, load, verdict};
 
 /// Judges HTTP and gRPC responses; what the head cannot tell it leaves to the end of the body.
@@ -26,6 +42,8 @@ use crate::{error, load, verdict};
 /// - gRPC failures are UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE and DATA_LOSS; RESOURCE_EXHAUSTED is overload;
 ///   CANCELLED says nothing; every other code is a success. `grpc-retry-pushback-ms` is obeyed to the letter: what is
 ///   negative or no number means do not try again. gRPC-Web has its trailers in the body, so it counts as plain HTTP.
+///
+/// Where a call has been classified by a [`ClassifyLayer`] beneath, that is the answer.
 ///
 /// What a server says of its load in [`LOAD_HEADER`](crate::LOAD_HEADER) it reads if it is asked to.
 ///
@@ -70,12 +88,15 @@ impl<B: http_body::Body> Classify<Response<B>> for HttpClassify {
         result: Result<&Response<B>, &(dyn Error + Send + Sync + 'static)>,
     ) -> Verdict {
         match result {
-            Ok(response) => verdict::at_head(
-                response.status(),
-                response.headers(),
-                response.body().is_end_stream(),
-                self.wall_clock,
-            ),
+            Ok(response) => match Asked::of(response.extensions()) {
+                Some(asked) => asked.head(),
+                None => verdict::at_head(
+                    response.status(),
+                    response.headers(),
+                    response.body().is_end_stream(),
+                    self.wall_clock,
+                ),
+            },
             Err(error) => error::outcome(error).into(),
         }
     }
@@ -90,3 +111,6 @@ impl fmt::Debug for HttpClassify {
         f.debug_struct("HttpClassify").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,10 @@ use pin_project_lite::pin_project;
 use tower::load::TrackCompletion;
 use tower_mesh_core::{BoxError, Finish, Outcome, Promises, Verdict};
 
-use crate::{error, verdict::Ending};
+use crate::{
+    classify::{Asked, Meaning},
+    error,
+};
 
 /// Holds a guard until the response's body has ended, and finishes it with what the end says.
 ///
@@ -22,6 +25,8 @@ use crate::{error, verdict::Ending};
 /// | breaks | is finished with a failure, then released |
 /// | is dropped before its end | is released without an outcome |
 /// | has ended before it began (204, HEAD) | is finished and released at once |
+///
+/// A response that has a [classification](crate::ClassifyLayer) of its own is finished as that says.
 ///
 /// "Released" is dropped: that gives back load and permits. A guard that was finished at the head stays so, and is only
 /// held. The body passes through unchanged and is never buffered, however long it takes; holding the guard allocates
@@ -56,8 +61,8 @@ where
 
     fn track_completion(&self, guard: G, response: Response<B>) -> Self::Output {
         let ending = match G::LISTENS {
-            true => Ending::of(response.status(), response.headers()),
-            false => Ending::Plain,
+            true => Meaning::of(&response),
+            false => Meaning::PLAIN,
         };
         let mut held = Some(guard);
         if response.body().is_end_stream() {
@@ -77,22 +82,51 @@ pin_project! {
     /// # Cancel safety
     ///
     /// Dropping it before its end drops the guard without an outcome: nothing can be said of the endpoint.
-    pub struct TrackedBody<B, G> {
+    pub struct TrackedBody<B, G>
+    where
+        G: Finish,
+    {
         #[pin]
         inner: B,
         // Beneath `inner`, so that a body which is dropped has let go of its stream when the permit is given back.
         held: Option<G>,
-        ending: Ending,
+        ending: Meaning,
+    }
+
+    impl<B, G> PinnedDrop for TrackedBody<B, G>
+    where
+        G: Finish,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if G::LISTENS
+                && let Meaning::Asked(asked) = this.ending
+                && let Some(guard) = this.held
+            {
+                dropped(guard, asked);
+            }
+        }
     }
 }
 
-impl<B, G> TrackedBody<B, G> {
+/// The guard itself is dropped after this.
+#[cold]
+fn dropped(guard: &mut impl Finish, asked: &Asked) {
+    // What is asked may panic, which it must not twice.
+    if !std::thread::panicking()
+        && let Some(outcome) = asked.at_drop()
+    {
+        guard.finish(outcome);
+    }
+}
+
+impl<B, G: Finish> TrackedBody<B, G> {
     /// A body that holds nothing.
     pub(crate) fn untracked(inner: B) -> Self {
         Self {
             inner,
             held: None,
-            ending: Ending::Plain,
+            ending: Meaning::PLAIN,
         }
     }
 }
@@ -117,7 +151,7 @@ where
             return polled.map_err(|error| error::of_body(error.into()));
         }
         let bomb = Bomb(this.held);
-        let polled = poll_inner(this.inner, *this.ending, cx);
+        let polled = poll_inner(this.inner, this.ending, cx);
         bomb.defuse();
         let (frame, end) = ready!(polled);
         if let Some(outcome) = end {
@@ -140,7 +174,7 @@ type Polled<D> = Option<Result<Frame<D>, BoxError>>;
 /// The next frame, and what it says if it is the last.
 fn poll_inner<B>(
     mut inner: Pin<&mut B>,
-    ending: Ending,
+    ending: &Meaning,
     cx: &mut Context<'_>,
 ) -> Poll<(Polled<B::Data>, Option<Outcome>)>
 where
@@ -151,7 +185,7 @@ where
     let frame = frame.map(|frame| frame.map_err(|error| error::of_body(error.into())));
     let end = match &frame {
         None => Some(ending.at_end(None)),
-        Some(Err(error)) => Some(error::outcome(&**error)),
+        Some(Err(error)) => Some(ending.at_break(error)),
         Some(Ok(frame)) => match frame.trailers_ref() {
             Some(trailers) => Some(ending.at_end(Some(trailers))),
             // Whoever sees this need not poll again, and mostly does not.
@@ -183,7 +217,7 @@ impl<G: Finish> Drop for Bomb<'_, G> {
     }
 }
 
-impl<B, G> fmt::Debug for TrackedBody<B, G> {
+impl<B, G: Finish> fmt::Debug for TrackedBody<B, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TrackedBody")
             .field("ended", &self.held.is_none())

@@ -5,6 +5,8 @@ use std::{error::Error, fmt, io, net::SocketAddr};
 use hyper_util::client::legacy;
 use tower_mesh_core::{BoxError, ClassifyErrors, Kind, Outcome, Refusal, Sent};
 
+use crate::classify::ClassifiedError;
+
 /// A request could not be brought to an endpoint, or its answer not back.
 ///
 /// Its source is the [`Refusal`] that says whether the request may have been sent; what the client said is its
@@ -73,6 +75,9 @@ pub(crate) fn of_body(error: BoxError) -> BoxError {
 
 /// What an error says of the endpoint.
 pub(crate) fn outcome(error: &(dyn Error + Send + Sync + 'static)) -> Outcome {
+    if let Some(outcome) = classified(error) {
+        return outcome;
+    }
     if let Some(refusal) = refusal(error) {
         return refusal.outcome();
     }
@@ -81,6 +86,17 @@ pub(crate) fn outcome(error: &(dyn Error + Send + Sync + 'static)) -> Outcome {
         return crate::grpc::of_status(&(status.code() as i32).into());
     }
     ClassifyErrors::error(error)
+}
+
+/// What a classification said of it. Not of what stands beneath an error of hyper, which may be that of another call, nor
+/// beneath a refusal, which speaks for itself.
+fn classified(error: &(dyn Error + 'static)) -> Option<Outcome> {
+    chain(error)
+        .take_while(|error| {
+            !error.is::<legacy::Error>() && !error.is::<hyper::Error>() && !error.is::<Refusal>()
+        })
+        .find_map(|error| error.downcast_ref::<ClassifiedError>())
+        .map(|error| error.outcome)
 }
 
 /// What an error of hyper, or of a tonic channel that cannot connect, means; nothing if it is not hyper's, or if a [`Refusal`], which ends a chain, already says it.

@@ -7,7 +7,7 @@ use tower_mesh_core::{Outcome, Pushback};
 
 use crate::retry_after::digits;
 
-const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(crate) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// Whether this is the head of a gRPC response: `application/grpc`, also with a codec (`+proto`).

@@ -12,7 +12,7 @@
 //! and to its response:
 //!
 //! - [`HttpClassify`] judges the head if that is final (a 503, a `grpc-status` in the head, no body), and else leaves
-//!   it to the end of the body.
+//!   it to the end of the body. A [`ClassifyLayer`] has a closure over request, head, trailers and error say otherwise.
 //! - [`CompleteOnBody`] holds the guard of the attempt until the body has ended or is dropped, and finishes it with what
 //!   the end says: trailers included. So load and permits count what still streams, and a stream that breaks is no
 //!   success.
@@ -83,7 +83,10 @@ mod verdict;
 
 pub use self::{
     body::Body,
-    classify::HttpClassify,
+    classify::{
+        Classified, ClassifiedFuture, ClassifyCall, ClassifyCalls, ClassifyLayer, End,
+        HttpClassify, Seen,
+    },
     client::{ClientFuture, HttpClient, HttpEndpoints, Protocol},
     complete::{CompleteOnBody, TrackedBody},
     deadline::{InvalidTimeout, TIMEOUT_HEADER, set_timeout, timeout_of},
@@ -101,6 +104,8 @@ pub use self::{
     service::{Addressed, AddressedShared},
 };
 
+#[cfg(feature = "tower-http")]
+pub use self::classify::FromTowerHttp;
 #[cfg(feature = "reqwest")]
 pub use self::reqwest::{ReqwestClient, ReqwestFuture};
 #[cfg(feature = "tls")]

@@ -30,8 +30,8 @@ use tokio::{
 use tower::{Layer, Service, ServiceExt, load::TrackCompletion};
 use tower_mesh_core::{Clock, Endpoint, Finish, NewService, Outcome, Replay, frame};
 use tower_mesh_http::{
-    Addressed, AddressedShared, Body, CompleteOnBody, HttpClient, HttpEndpoints, HttpReplay,
-    server::ServerLayer,
+    Addressed, AddressedShared, Body, ClassifyLayer, CompleteOnBody, HttpClient, HttpEndpoints,
+    HttpReplay, Seen, server::ServerLayer,
 };
 
 /// A server on a thread of its own, since only this thread's allocations are counted.
@@ -255,6 +255,30 @@ where
         .collect();
     counts.sort_unstable();
     counts[counts.len() / 2]
+}
+
+#[test]
+fn a_classification_of_the_users_own_costs_five_allocations_a_call() {
+    let endpoint = tower::service_fn(async |_: Request<Body>| {
+        Ok::<_, Infallible>(Response::new(Body::from("hello")))
+    });
+    let layer = ClassifyLayer::new(|_: &Seen<'_>| None);
+    let calls = || {
+        let answer = layer.layer(endpoint).oneshot(Request::new(Body::empty()));
+        drop(tokio_test::block_on(answer).unwrap());
+    };
+    let bare = || {
+        let answer = endpoint.oneshot(Request::new(Body::empty()));
+        drop(tokio_test::block_on(answer).unwrap());
+    };
+    let counted = |call: &dyn Fn()| {
+        let mut counts: Vec<u64> = (0..51)
+            .map(|_| allocation_counter::measure(call).count_total)
+            .collect();
+        counts.sort_unstable();
+        counts[counts.len() / 2]
+    };
+    assert_eq!(counted(&calls) - counted(&bare), 5);
 }
 
 #[test]

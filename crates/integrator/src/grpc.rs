@@ -12,14 +12,15 @@ use bytes::Bytes;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tonic::{Code, Status};
-use tower_mesh_core::{BoxError, Kind, ServiceName};
+use tower_layer::Layer;
+use tower_mesh_core::{BoxError, Endpoint, Kind, NewLayer, ServiceName};
 use tower_mesh_http::{Addressed, Body, HttpClient};
 use tower_service::Service;
 
 use crate::{
     error::Error,
     mesh::Mesh,
-    service::MeshService,
+    service::{MeshService, Over},
     stack::{ResponseBody, ResponseFuture},
 };
 
@@ -35,6 +36,34 @@ impl Mesh {
     /// As [`service`](Self::service).
     pub fn grpc(&self, service: &str) -> Result<GrpcService, Error> {
         Ok(GrpcService(self.state(service)?.grpc()))
+    }
+
+    /// The same, with a layer of your own over each endpoint, as in [`service_with`](Self::service_with): a
+    /// [`ClassifyLayer`](crate::http::ClassifyLayer), so that you say which
+    /// codes are failures.
+    ///
+    /// Each client made so has connections of its own, so keep one and clone it.
+    ///
+    /// ```no_run
+    /// # fn example(mesh: tower_mesh::Mesh) -> Result<(), tower_mesh::Error> {
+    /// use tower_mesh::{core::Outcome, http::{ClassifyLayer, Seen}};
+    ///
+    /// // NOT_FOUND, which is an answer like any other as a rule: this endpoint has lost it.
+    /// let lost = |call: &Seen<'_>| (call.grpc_status()? == "5").then_some(Outcome::failure());
+    /// let orders = mesh.grpc_with("orders", ClassifyLayer::new(lost))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`service`](Self::service).
+    pub fn grpc_with<L>(&self, service: &str, layer: L) -> Result<GrpcService<Over<L>>, Error>
+    where
+        L: NewLayer<Endpoint> + Send + Sync + 'static,
+        L::Layer: Layer<Addressed<HttpClient>, Service: Clone + Send + Sync + 'static>,
+    {
+        Ok(GrpcService(self.state(service)?.grpc_with(layer)))
     }
 }
 

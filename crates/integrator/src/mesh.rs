@@ -9,14 +9,17 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use tower_layer::Layer;
 use tower_mesh_breaker::CircuitBreakerRegistry;
 use tower_mesh_core::{
-    BoxError, Clock, Instance, Instant, Kind, Recorder, Refusal, Register, RegisterError, Rng,
-    ServiceName,
+    BoxError, Clock, Endpoint, Instance, Instant, Kind, NewLayer, Recorder, Refusal, Register,
+    RegisterError, Rng, ServiceName,
 };
 use tower_mesh_discovery::Discovery;
 use tower_mesh_health::{Component, Components, Criticality, Report};
-use tower_mesh_http::{HttpEndpoints, credentials::CredentialsLayer, server::BearerTokens};
+use tower_mesh_http::{
+    Addressed, HttpClient, HttpEndpoints, credentials::CredentialsLayer, server::BearerTokens,
+};
 
 use crate::{
     announce::Announced,
@@ -29,7 +32,7 @@ use crate::{
     remember::Remember,
     secure::Secure,
     server::Serving,
-    service::{MeshLayer, MeshService, State},
+    service::{MeshLayer, MeshService, Over, State},
     settings::{Coded, Settings},
     shutdown::ShutdownError,
     snapshot::Recall,
@@ -138,6 +141,37 @@ impl Mesh {
     pub fn service(&self, service: &str) -> Result<MeshService, Error> {
         let state = self.state(service)?;
         Ok(state.client().clone())
+    }
+
+    /// The same, with a layer of your own over each endpoint: a [`ClassifyLayer`](crate::http::ClassifyLayer), so that what
+    /// you take for a failure is one to breakers, load and retries.
+    ///
+    /// Each client made so has connections of its own, so keep one and clone it.
+    ///
+    /// ```no_run
+    /// # fn example(mesh: tower_mesh::Mesh) -> Result<(), tower_mesh::Error> {
+    /// use tower_mesh::{core::Outcome, http::{ClassifyLayer, Seen}};
+    ///
+    /// let orders = mesh.service_with(
+    ///     "orders",
+    ///     ClassifyLayer::new(|call: &Seen<'_>| {
+    ///         let lost = call.request.method == "GET" && call.response?.status == 404;
+    ///         lost.then_some(Outcome::failure())
+    ///     }),
+    /// )?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`service`](Self::service).
+    pub fn service_with<L>(&self, service: &str, layer: L) -> Result<MeshService<Over<L>>, Error>
+    where
+        L: NewLayer<Endpoint> + Send + Sync + 'static,
+        L::Layer: Layer<Addressed<HttpClient>, Service: Clone + Send + Sync + 'static>,
+    {
+        Ok(self.state(service)?.client_with(layer))
     }
 
     /// A layer that turns any HTTP client into a client of a service: each endpoint is called by a clone of the client,

@@ -10,7 +10,7 @@ use std::{
 use arc_swap::ArcSwap;
 use http::{Method, Request, Uri, uri::PathAndQuery};
 use tower_layer::Layer;
-use tower_mesh_core::{BoxError, Endpoint, Endpoints, NewService, ServiceName};
+use tower_mesh_core::{BoxError, Endpoint, Endpoints, Layered, NewLayer, NewService, ServiceName};
 use tower_mesh_health::ServiceHealth;
 use tower_mesh_http::{Addressed, AddressedShared, Body, HttpClient, HttpEndpoints};
 use tower_mesh_limit::BulkheadHandle;
@@ -148,11 +148,35 @@ impl State {
     /// The same over HTTP/2.
     #[cfg(feature = "grpc")]
     pub(crate) fn grpc(self: &Arc<Self>) -> MeshService {
-        let stacks = self.grpc.get_or_init(|| {
-            let connect = self.connect.clone();
-            self.stacks(connect.protocol(tower_mesh_http::Protocol::Http2))
-        });
+        let stacks = self.grpc.get_or_init(|| self.stacks(self.http2()));
         MeshService::new(self, Arc::clone(stacks))
+    }
+
+    /// As [`client`](Self::client), with `layer` over each endpoint.
+    pub(crate) fn client_with<L>(self: &Arc<Self>, layer: L) -> MeshService<Over<L>>
+    where
+        L: NewLayer<Endpoint> + Send + Sync + 'static,
+        L::Layer: Layer<Addressed<HttpClient>, Service: Clone + Send + Sync + 'static>,
+    {
+        let connect = Layered::new(self.connect.clone(), layer);
+        MeshService::new(self, self.stacks(connect))
+    }
+
+    /// As [`grpc`](Self::grpc), with `layer` over each endpoint.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn grpc_with<L>(self: &Arc<Self>, layer: L) -> MeshService<Over<L>>
+    where
+        L: NewLayer<Endpoint> + Send + Sync + 'static,
+        L::Layer: Layer<Addressed<HttpClient>, Service: Clone + Send + Sync + 'static>,
+    {
+        let connect = Layered::new(self.http2(), layer);
+        MeshService::new(self, self.stacks(connect))
+    }
+
+    #[cfg(feature = "grpc")]
+    fn http2(&self) -> HttpEndpoints {
+        let connect = self.connect.clone();
+        connect.protocol(tower_mesh_http::Protocol::Http2)
     }
 
     fn stacks<N>(&self, connect: N) -> Arc<Stacks<N::Service>>
@@ -175,6 +199,10 @@ impl State {
         stacks
     }
 }
+
+/// The service of an endpoint beneath a layer of the user's.
+pub(crate) type Over<L> =
+    <<L as NewLayer<Endpoint>>::Layer as Layer<Addressed<HttpClient>>>::Service;
 
 fn in_use(permits: &BulkheadHandle) -> usize {
     permits.snapshot().in_use
