@@ -7,9 +7,10 @@ use super::measure::Results;
 use super::report::row;
 
 /// What the README shows of it: a column each, with its heading.
-const EXCERPT: [(&str, &str); 6] = [
+const EXCERPT: [(&str, &str); 7] = [
     ("mesh, 1,000", "tower-mesh, all of it"),
     ("mesh, 1,000, pending once", "when it has to wait"),
+    ("stack, numbers", "its layers, with numbers"),
     ("tower: buffer, balance, 1,000", "tower: buffer, balance"),
     (
         "tower: timeout, retry, budget, limit",
