@@ -92,7 +92,8 @@ pub trait Replay<Req>: Clone {
     /// What is kept of a request while an attempt runs.
     type Kept;
 
-    /// Whether sending it twice does no more than sending it once.
+    /// Whether sending it twice does no more than sending it once. Retries ask it of what they would send
+    /// [again](Self::again), once an attempt has failed; hedges of every request.
     fn is_idempotent(&self, request: &Req) -> bool;
 
     /// Keeps what another attempt needs, or nothing if it cannot be sent again. May change the request, to share its

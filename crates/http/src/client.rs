@@ -228,7 +228,7 @@ impl NewService<Endpoint> for HttpEndpoints {
             },
             body_idle: self.body_idle,
         }));
-        let service = Addressed::to(target, client);
+        let service = Addressed::to(Arc::new(target), client);
         if self.silent {
             service.without_context()
         } else {

@@ -5,9 +5,9 @@
 //! nothing but digits, which every language reads in one line; the name is nobody's own, as Envoy's is, which an Envoy on
 //! the way would take for itself.
 
-use std::{fmt, io::Write, time::Duration};
+use std::{fmt, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::Entry};
 
 use crate::grpc::is_grpc;
 
@@ -18,7 +18,7 @@ const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// gRPC's bound, and here that of both headers: 27 hours in milliseconds. What is longer is no deadline.
 const DIGITS: usize = 8;
-const LARGEST: u128 = 99_999_999;
+const LARGEST: u64 = 99_999_999;
 
 /// How long the sender of a request still waits, if it says so: `grpc-timeout` of a gRPC request, [`TIMEOUT_HEADER`] of
 /// any other. Zero means that its time is up.
@@ -30,9 +30,9 @@ const LARGEST: u128 = 99_999_999;
 /// time in the world whose sender has said that it has little.
 pub fn timeout_of(headers: &HeaderMap) -> Result<Option<Duration>, InvalidTimeout> {
     if is_grpc(headers) {
-        only(headers, &GRPC_TIMEOUT, grpc)
+        only(headers.get_all(&GRPC_TIMEOUT).iter(), grpc)
     } else {
-        only(headers, &TIMEOUT_HEADER, millis)
+        only(headers.get_all(&TIMEOUT_HEADER).iter(), millis)
     }
 }
 
@@ -41,52 +41,73 @@ pub fn timeout_of(headers: &HeaderMap) -> Result<Option<Duration>, InvalidTimeou
 ///
 /// Costs one allocation, and what the map needs for one more header.
 pub fn set_timeout(headers: &mut HeaderMap, left: Duration) {
-    let said = timeout_of(headers).ok().flatten();
-    if said.is_some_and(|said| said <= left) {
-        return;
-    }
     if is_grpc(headers) {
-        let (value, unit) = in_unit(left);
-        put(headers, GRPC_TIMEOUT, value, unit);
+        let (number, unit) = in_unit(left);
+        say(headers, GRPC_TIMEOUT, grpc, left, || text(number, &[unit]));
     } else {
-        put(headers, TIMEOUT_HEADER, left.as_millis().min(LARGEST), "");
+        let number = in_units_of(left, 1_000).min(LARGEST);
+        say(headers, TIMEOUT_HEADER, millis, left, || text(number, &[]));
+    }
+}
+
+/// One look-up tells what is said, and where to say it.
+fn say(
+    headers: &mut HeaderMap,
+    name: HeaderName,
+    read: fn(&[u8]) -> Option<Duration>,
+    left: Duration,
+    value: impl FnOnce() -> HeaderValue,
+) {
+    match headers.entry(name) {
+        Entry::Vacant(entry) => {
+            entry.insert(value());
+        }
+        Entry::Occupied(mut entry) => {
+            let said = only(entry.iter(), read).ok().flatten();
+            if said.is_none_or(|said| said > left) {
+                entry.insert(value());
+            }
+        }
     }
 }
 
 /// The finest unit in which it fits.
-fn in_unit(left: Duration) -> (u128, &'static str) {
-    let nanos = left.as_nanos();
+fn in_unit(left: Duration) -> (u64, u8) {
+    let seconds = left.as_secs();
     [
-        (1, "n"),
-        (1_000, "u"),
-        (1_000_000, "m"),
-        (SECOND, "S"),
-        (60 * SECOND, "M"),
+        (in_units_of(left, 1_000_000_000), b'n'),
+        (in_units_of(left, 1_000_000), b'u'),
+        (in_units_of(left, 1_000), b'm'),
+        (seconds, b'S'),
+        (seconds / 60, b'M'),
     ]
     .into_iter()
-    .map(|(unit, name)| (nanos / unit, name))
-    .find(|(value, _)| *value <= LARGEST)
-    .unwrap_or_else(|| ((nanos / (3600 * SECOND)).min(LARGEST), "H"))
+    .find(|(number, _)| *number <= LARGEST)
+    .unwrap_or_else(|| ((seconds / 3600).min(LARGEST), b'H'))
 }
 
-const SECOND: u128 = 1_000_000_000;
+/// In units of which a second has so many; what does not fit is more than anybody can say.
+fn in_units_of(left: Duration, in_a_second: u32) -> u64 {
+    let whole = left.as_secs().saturating_mul(in_a_second.into());
+    whole.saturating_add((left.subsec_nanos() / (1_000_000_000 / in_a_second)).into())
+}
 
-fn put(headers: &mut HeaderMap, name: HeaderName, value: u128, unit: &str) {
+/// Not `HeaderValue::from` the number: that allocates twice.
+fn text(number: u64, unit: &[u8]) -> HeaderValue {
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(number).as_bytes();
     let mut text = [0; DIGITS + 1];
-    let mut rest = &mut text[..];
-    write!(rest, "{value}{unit}").expect("eight digits and a unit fit");
-    let length = DIGITS + 1 - rest.len();
-    let value = HeaderValue::from_bytes(&text[..length]).expect("digits and letters are a value");
-    headers.insert(name, value);
+    let length = digits.len() + unit.len();
+    text[..digits.len()].copy_from_slice(digits);
+    text[digits.len()..length].copy_from_slice(unit);
+    HeaderValue::from_bytes(&text[..length]).expect("digits and a letter are a value")
 }
 
 /// What the header says, if it is there, and there once.
-fn only(
-    headers: &HeaderMap,
-    name: &HeaderName,
+fn only<'a>(
+    mut values: impl Iterator<Item = &'a HeaderValue>,
     read: fn(&[u8]) -> Option<Duration>,
 ) -> Result<Option<Duration>, InvalidTimeout> {
-    let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
         return Ok(None);
     };

@@ -1,5 +1,7 @@
 //! The layer that pins a client to one endpoint.
 
+use std::sync::Arc;
+
 use tower_layer::Layer;
 use tower_mesh_core::Endpoint;
 
@@ -12,14 +14,14 @@ use crate::service::{Addressed, Target};
 /// A clone is the same; there is no state.
 #[derive(Clone, Debug)]
 pub struct AddressLayer {
-    target: Target,
+    target: Arc<Target>,
 }
 
 impl AddressLayer {
     /// Sends every request to `endpoint`.
     pub fn new(endpoint: &Endpoint) -> Self {
         Self {
-            target: Target::of(endpoint),
+            target: Arc::new(Target::of(endpoint)),
         }
     }
 }
@@ -28,6 +30,6 @@ impl<S> Layer<S> for AddressLayer {
     type Service = Addressed<S>;
 
     fn layer(&self, inner: S) -> Addressed<S> {
-        Addressed::to(self.target.clone(), inner)
+        Addressed::to(Arc::clone(&self.target), inner)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     net::{SocketAddr, SocketAddrV6},
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -43,17 +44,18 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Addressed<S> {
     inner: S,
-    target: Target,
+    // Shared: it is cloned for each call.
+    target: Arc<Target>,
     silent: bool,
 }
 
 impl<S> Addressed<S> {
     /// Sends the requests to `inner` to `endpoint`.
     pub fn new(inner: S, endpoint: &Endpoint) -> Self {
-        Self::to(Target::of(endpoint), inner)
+        Self::to(Arc::new(Target::of(endpoint)), inner)
     }
 
-    pub(crate) const fn to(target: Target, inner: S) -> Self {
+    pub(crate) const fn to(target: Arc<Target>, inner: S) -> Self {
         Self {
             inner,
             target,

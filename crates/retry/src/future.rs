@@ -50,7 +50,6 @@ pin_project! {
     {
         service: S,
         kept: Option<Kept>,
-        idempotent: bool,
         // Attempts begun; none before the first poll, as until then nothing is known of the time.
         made: u32,
         // When the wait is over, or the time of the attempt.
@@ -101,7 +100,6 @@ where
         rules: Arc<P>,
         service: S,
         kept: Option<P::Kept>,
-        idempotent: bool,
         first: State<S::Future, Req>,
     ) -> Self {
         Self {
@@ -110,7 +108,6 @@ where
             attempts: Attempts {
                 service,
                 kept,
-                idempotent,
                 made: 0,
                 until: Instant::NEVER,
                 failed: Rare::none(),
@@ -359,12 +356,20 @@ where
         let mut progress = Progress {
             made: *this.made,
             retries: this.failed.as_ref().map_or(0, |failed| failed.retries),
-            idempotent: *this.idempotent,
+        };
+        let mut request = unsent;
+        let kept = this.kept.as_ref();
+        // Asked of what is sent next, since only a call that failed needs to know.
+        let idempotent = || {
+            request = kept.and_then(|kept| rules.replay.again(kept));
+            (request.as_ref()).is_none_or(|request| rules.replay.is_idempotent(request))
         };
         let chance = || rules.rng.unit();
-        let until = (rules.limits).next(&mut progress, outcome, chance, now, frame::deadline())?;
-        let request = unsent
-            .or_else(|| rules.replay.again(this.kept.as_ref()?))
+        let deadline = frame::deadline();
+        let until =
+            (rules.limits).next(&mut progress, outcome, idempotent, chance, now, deadline)?;
+        let request = request
+            .or_else(|| rules.replay.again(kept?))
             .ok_or(Why::CannotRepeat)?;
         // Last, so that nobody pays for a retry that is not made.
         let withdrawal = rules.budget.withdraw(now).ok_or(Why::BudgetEmpty)?;

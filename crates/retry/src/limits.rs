@@ -24,7 +24,6 @@ pub(crate) struct Progress {
     pub(crate) made: u32,
     /// Retries since the backoff began, or began anew.
     pub(crate) retries: u32,
-    pub(crate) idempotent: bool,
 }
 
 impl Limits {
@@ -33,6 +32,7 @@ impl Limits {
         &self,
         progress: &mut Progress,
         outcome: Outcome,
+        idempotent: impl FnOnce() -> bool,
         chance: impl FnOnce() -> f64,
         now: Instant,
         deadline: Option<Instant>,
@@ -40,14 +40,14 @@ impl Limits {
         if !outcome.is_failure() {
             return Err(Why::NotRetryable);
         }
-        if !progress.idempotent && outcome.sent() == Sent::Maybe {
-            return Err(Why::NotIdempotent);
-        }
         if outcome.pushback() == Pushback::Stop {
             return Err(Why::Pushback);
         }
         if progress.made >= self.attempts.get() {
             return Err(Why::AttemptsUsedUp);
+        }
+        if outcome.sent() == Sent::Maybe && !idempotent() {
+            return Err(Why::NotIdempotent);
         }
         let wait = self.wait(progress, outcome.pushback(), chance);
         match (now + wait, deadline) {
@@ -120,14 +120,13 @@ mod tests {
         Progress {
             made,
             retries: made - 1,
-            idempotent: true,
         }
     }
 
     fn next(made: u32, outcome: Outcome, deadline: Option<Duration>) -> Result<Duration, Why> {
         let deadline = deadline.map(|after| NOW + after);
         limits()
-            .next(&mut progress(made), outcome, || 0.5, NOW, deadline)
+            .next(&mut progress(made), outcome, || true, || 0.5, NOW, deadline)
             .map(|at| at.since(NOW))
     }
 
@@ -150,11 +149,11 @@ mod tests {
     // scenario 9
     #[test]
     fn what_is_not_idempotent_is_retried_only_if_it_was_surely_not_sent() {
-        let mut once = Progress {
-            idempotent: false,
-            ..progress(1)
+        let mut once = progress(1);
+        let mut next = |outcome| {
+            let next = limits().next(&mut once, outcome, || false, || 0.5, NOW, None);
+            next.is_ok()
         };
-        let mut next = |outcome| limits().next(&mut once, outcome, || 0.5, NOW, None).is_ok();
         assert!(next(Outcome::failure().never_sent()), "connection refused");
         assert!(!next(Outcome::failure()), "503 after bytes were sent");
         assert!(!next(Outcome::timeout()));
@@ -169,7 +168,7 @@ mod tests {
             ..limits()
         };
         let mut progress = progress(2);
-        let mut next = |outcome| limits.next(&mut progress, outcome, || 0.5, NOW, None);
+        let mut next = |outcome| limits.next(&mut progress, outcome, || true, || 0.5, NOW, None);
         assert_eq!(next(after(ms(200))), Ok(NOW + ms(200)));
         assert_eq!(
             next(Outcome::failure()),

@@ -79,7 +79,6 @@ where
     fn call(&mut self, mut request: Req) -> Self::Future {
         let replay = &self.rules.replay;
         let may_retry = self.rules.limits.attempts.get() > 1;
-        let idempotent = may_retry && replay.is_idempotent(&request);
         let kept = match may_retry {
             true => replay.keep(&mut request),
             false => None,
@@ -87,7 +86,7 @@ where
         let rules = Arc::clone(&self.rules);
         // The clone is not ready, whatever this one is; the future readies it before it calls it.
         let service = self.inner.clone();
-        let begin = |first| ResponseFuture::new(rules, service, kept, idempotent, first);
+        let begin = |first| ResponseFuture::new(rules, service, kept, first);
         // The first state comes last, and for each by itself: so it is made where it stays.
         if self.always_ready {
             begin(State::sent(self.inner.call(request)))
