@@ -24,8 +24,8 @@ and 200 seeds.
   --seed S         that seed; with --seeds, the first one
   --scenario NAME  that scenario: S1, S2 or S4 to S10
   --full           as the study has it: larger, and at both loads
-  --mutant NAME    with that broken: no-limit, budget-alone, no-budget, no-judges, no-slow-start, credulous, told-late, no-panic,
-                   no-priorities, untold
+  --mutant NAME    with that broken: no-limit, budget-alone, no-budget, no-judges, blind, no-slow-start, credulous, told-late,
+                   no-panic, no-priorities, untold
   --threads N      how many are run at once (default: as many as there are cores)
   --verbose        print every figure, not only those that fail
   --help           print this

@@ -111,8 +111,13 @@ fn one(run: &Run, load: f64) -> Vec<Figure> {
     figures
 }
 
-/// The p99 of attempts in a fleet that has as much to do, and never had those that flap.
+/// The p99 of attempts in a fleet that has as much to do, and never had those that flap: of the mesh as it is, whatever is
+/// broken in the run.
 fn without(run: &Run, load: f64) -> f64 {
+    let run = &Run {
+        mutant: None,
+        ..*run
+    };
     let all = scenario(run, load);
     let few = all.clone().rate(load * all.capacity());
     let few = few.servers(vec![server(run); SERVERS - FLAPPING.len()]);

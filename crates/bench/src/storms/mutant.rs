@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use tower_mesh::{Policy, core::Ratio};
+use tower_mesh::{Policy, balance::Strategy, core::Ratio};
 
 use super::{Figure, Run, Size, Storm};
 
@@ -17,6 +17,8 @@ pub enum Mutant {
     NoBudget,
     /// No ejection and no breakers: whoever fails stays.
     NoJudges,
+    /// The same, and nobody compares: each endpoint in its turn, however it fares.
+    Blind,
     /// A new endpoint is given its share at once.
     NoSlowStart,
     /// The registry is believed whatever it says.
@@ -33,7 +35,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// What has to be noticed, by which scenario and by which of its figures.
-    pub const ALL: [Notice; 11] = [
+    pub const ALL: [Notice; 12] = [
         Notice::new(Self::NoLimit, Storm::Outage, "seconds until"),
         // Limit and breakers keep retries away, too: only without them the budget is missed.
         Notice {
@@ -49,6 +51,7 @@ impl Mutant {
         Notice::new(Self::NoSlowStart, Storm::Newcomer, "its peak"),
         Notice::new(Self::Credulous, Storm::Blackout, "calls lost"),
         Notice::new(Self::NoJudges, Storm::Flapping, "the longest time out"),
+        Notice::new(Self::Blind, Storm::Flapping, "the others' p99 to that"),
         Notice::new(Self::ToldLate, Storm::Deploy, "attempts that failed"),
         Notice::new(Self::NoPanic, Storm::Total, "servers that are tried"),
         Notice::new(
@@ -70,6 +73,7 @@ impl Mutant {
             Self::BudgetAlone => "budget-alone",
             Self::NoBudget => "no-budget",
             Self::NoJudges => "no-judges",
+            Self::Blind => "blind",
             Self::NoSlowStart => "no-slow-start",
             Self::Credulous => "credulous",
             Self::ToldLate => "told-late",
@@ -103,6 +107,10 @@ impl Mutant {
                 policy.ejection.enabled = false;
                 policy.breaker.consecutive_failures = NonZeroU32::MAX;
                 policy.breaker.failure_rate = Ratio::ONE;
+            }
+            Self::Blind => {
+                Self::NoJudges.breaks(policy);
+                policy.balance = Strategy::RoundRobin;
             }
             Self::NoSlowStart => policy.slow_start = Duration::ZERO,
             Self::NoPanic => {
