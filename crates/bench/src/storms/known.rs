@@ -36,11 +36,10 @@ const fn of(storm: Storm, size: Size, what: &'static str, at: f64) -> Exceeded {
 }
 
 const EXCEEDED: &[Exceeded] = &[
-    // Half of it is what is sent before the first call has run out of time, and cannot be taken back; the rest is the
-    // limit finding out again and again how much is too much. A small fleet pays more for that.
-    of(Storm::Slow, Size::Full, "work for callers", 0.056),
-    of(Storm::Slow, Size::Small, "work for callers", 0.12),
-    of(Storm::Slow, Size::Small, "calls answered", 0.85),
+    // Most of it is what is sent before the first call has run out of time, and cannot be taken back; a small fleet pays
+    // more for finding out how much is too much.
+    of(Storm::Slow, Size::Small, "work for callers", 0.063),
+    of(Storm::Slow, Size::Small, "calls answered", 0.89),
     // The study's bar, of what all can do, is held; this is the stricter reading of it. It is 4.8 attempts for each of the
     // 500 clients, and to find within two seconds the only one of ten that is back (S9) takes a client five.
     of(
@@ -57,7 +56,9 @@ const EXCEEDED: &[Exceeded] = &[
     ),
     // Of 5,000 attempts: a matter of chance.
     of(Storm::Newcomer, Size::Small, "its share", 0.75),
-    // Nine tenths of the fleet have to do all of the work. A fleet without those that flap is no better, which is held.
+    // Nine tenths of the fleet have to do all of the work: at 85 % load those who are left run at 94 %. A fleet that never had
+    // those that flap has the same p99 at that load (1.00 times it, with four seeds), so no judgement could do better. That
+    // it is no worse than such a fleet is held, and noticed where nobody judges (`blind`: 1.51).
     of(
         Storm::Flapping,
         Size::Full,

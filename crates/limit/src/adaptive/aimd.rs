@@ -13,12 +13,14 @@ use super::algorithm::{Algorithm, Hears, Move, Round, Usage, Why};
 /// | five points: more than half of the latest attempts met with overload | the limit is lowered, once a round trip |
 /// | … and some went well meanwhile | to half of what was in use |
 /// | … and none did | to its minimum, since all that is sent is work for nothing |
+/// | the limit would grow, but calls [take too long already](Algorithm::held) | it stays, and this was too much |
 /// | a call goes well while at least half of the limit is in use | it grows: by a quarter in a round trip up to half of where it last was too much, by a 50th up to 60 %, by a 400th up to 150 %, and by a 50th beyond |
 ///
 /// So a few slow calls change nothing, as long as half are well (the same line as Google's client throttle draws); a
 /// service that stalls gets next to no work a round trip later; and one that is back has all of it after a few
 /// round trips. The slow stretch is what a service pays least for that stays slow: each time the limit goes too far,
-/// half a second of its work is done for callers who have gone.
+/// half a second of its work is done for callers who have gone. That growth ends where calls take a third of the time they
+/// have is why it seldom does.
 #[derive(Clone, Debug)]
 pub struct Aimd {
     backoff: f64,
@@ -38,6 +40,9 @@ pub struct Aimd {
 const BACKOFF: Ratio = Ratio::percent(50);
 /// Where to believe it: with one of ten attempts timing out, once in some 60,000 calls for nothing.
 const CONVINCED: u32 = 5;
+/// Where calls take too long already, as what was too much: it is wary for another eighth, and then steady, since what is
+/// back after an outage is slow only at first.
+const HELD: f64 = 0.75;
 /// By how much it grows for each call that goes well: in a round trip, by that share of itself.
 fn pace(limit: usize, failed: f64) -> f64 {
     const FAST: f64 = 1.0 / 4.0;
@@ -142,6 +147,10 @@ impl Algorithm for Aimd {
             return None;
         }
         self.grow(usage)
+    }
+
+    fn held(&mut self, usage: Usage) {
+        self.failed = HELD * usage.limit as f64;
     }
 
     fn is_calm(&self) -> bool {
@@ -266,6 +275,18 @@ mod tests {
         assert_eq!(limit.usage.limit, 20);
         (0..100).for_each(|_| _ = limit.returned(20));
         assert!(limit.usage.limit > 20);
+    }
+
+    #[test]
+    fn where_it_was_held_it_is_wary() {
+        let mut limit = Limit::new(1_024);
+        (0..5).for_each(|_| _ = limit.fails(140));
+        limit.usage.limit = 20;
+        limit.aimd.held(limit.usage);
+        (0..399).for_each(|_| _ = limit.returned(20));
+        assert_eq!(limit.usage.limit, 20);
+        (0..2).for_each(|_| _ = limit.returned(20));
+        assert_eq!(limit.usage.limit, 21);
     }
 
     #[test]

@@ -46,6 +46,12 @@ pub trait Algorithm: fmt::Debug + Send + 'static {
         None
     }
 
+    /// The limit was not raised as [`returned`](Self::returned) has said: calls take so long already that more of them
+    /// would only wait for each other until their time is up.
+    fn held(&mut self, usage: Usage) {
+        let _ = usage;
+    }
+
     /// Whether it need not hear of permits that come back until the next overload, if the limit is at its upper bound.
     ///
     /// By default so.

@@ -11,6 +11,7 @@ use super::{
     algorithm::{Algorithm, Hears, Move, Round, Usage, Why},
     samples::Samples,
     settings::Adaptive,
+    turnaround::Turnaround,
 };
 use crate::bulkhead::permits::{Permits, Watch};
 
@@ -36,6 +37,7 @@ struct State {
     why: Why,
     lowerings: u64,
     suspended: bool,
+    turnaround: Turnaround,
 }
 
 #[derive(Clone, Copy)]
@@ -77,6 +79,7 @@ impl Control {
             why: Why::Start,
             lowerings: 0,
             suspended: false,
+            turnaround: Turnaround::default(),
         };
         if limit < max && samples.is_none() {
             state.watch = Watch::On;
@@ -129,6 +132,9 @@ impl Control {
         self.ask_state(permits, now, None, |state, usage| {
             state.pressed = now;
             state.watch = Watch::On;
+            if outcome.class() == Class::Timeout {
+                state.turnaround.ran_out(took, usage.in_use, now);
+            }
             let round = match began < state.lowered {
                 true => Round::Earlier,
                 false => Round::This,
@@ -142,6 +148,14 @@ impl Control {
         let forget = self.forget;
         self.ask_state(permits, now, Some(out), |state, usage| {
             let moved = state.algorithm.returned(usage);
+            state.turnaround.returned(usage.in_use, now);
+            let moved = match moved {
+                Some(raised) if raised.limit > usage.limit && state.turnaround.is_long(now) => {
+                    state.algorithm.held(usage);
+                    None
+                }
+                moved => moved,
+            };
             if usage.is_pressed() {
                 state.pressed = now;
             } else if now.since(state.pressed) >= forget {
@@ -287,6 +301,7 @@ impl State {
         // Also when it cannot go lower: a round has ended all the same.
         if moved.is_some_and(|moved| moved.limit <= limit) {
             self.lowered = now;
+            self.turnaround.lowered(to, now);
             self.lowerings += u64::from(to < limit);
         }
         if to == max && self.algorithm.is_calm() {

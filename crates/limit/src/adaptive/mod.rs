@@ -35,7 +35,7 @@
 //! |---|---:|---:|---:|---:|
 //! | servers stand still for 10 s, at 70 % load: seconds until 95 % are answered again | 34 | 1 | 1 | 2 |
 //! | four times as slow for 10 s, at 70 % load; at 85 % | 23; never | 0; 0 | 0; 0 | 1; 1 |
-//! | four times as slow for 60 s, at 85 % load: answers, of what the servers can do | 1 % | 93 % | 100 % | 65 % |
+//! | four times as slow for 60 s, at 85 % load: answers, of what the servers can do | 1 % | 95 % | 100 % | 65 % |
 //! | nothing is wrong, one client, 95 % load: calls refused | 0 | 0 | 66 % | 9 % |
 //!
 //! The last row is why none of the gradients is the default, and the third what AIMD pays: it finds the limit of a service
@@ -52,6 +52,7 @@ mod limit;
 mod sample;
 mod samples;
 mod settings;
+mod turnaround;
 
 pub use self::{
     aimd::Aimd,
