@@ -27,6 +27,7 @@ mod consul_outages;
 mod consul_servers;
 mod edges;
 mod endings;
+mod ends;
 mod errors;
 mod flaws;
 mod grpc;

@@ -241,11 +241,11 @@ impl MeshBuilder {
             None => Clock::for_runtime(),
         };
         let remember = self.remembered().await;
+        let started = Started::new(tasks.clone(), clock.clone());
         let plan = Plan::of(self, clock, remember)?;
         if let Some(timers) = timers {
             tasks.spawn(timers);
         }
-        let started = Started::new(tasks.clone());
         plan.run(tasks, started).await
     }
 

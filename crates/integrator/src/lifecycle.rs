@@ -93,6 +93,8 @@ pub trait Component: Send + Sync + 'static {
     fn start(&self) -> BoxFuture<'_, Result<(), BoxError>>;
 
     /// Stops it. Called once for each successful start, also when the mesh is dropped without a shutdown.
+    ///
+    /// All parts together have a second beyond the limit of a shutdown, or after the drop; then the future is dropped.
     fn stop(&self) -> BoxFuture<'_, ()>;
 }
 

@@ -12,8 +12,9 @@ use crate::{
 
 /// How often a drain looks whether the calls have ended; counting them to wake it would cost each call.
 const LOOK: Duration = Duration::from_millis(5);
-/// What stopping the parts may take beyond the limit, all together.
+/// What stopping may take beyond the limit, all together, and the parts of that.
 const STOP: Duration = Duration::from_secs(1);
+const PARTS: Duration = Duration::from_millis(900);
 
 /// Ends the mesh. Each step may be repeated, so a shutdown that was dropped half-way is taken up by the next.
 pub(crate) async fn shutdown(
@@ -28,7 +29,7 @@ pub(crate) async fn shutdown(
     let mut started = core.started.lock().await;
     let registered = deregister(&mut started, clock, end).await;
     let cut_off = drain(services, clock, end).await;
-    let stop_by = clock.now() + STOP;
+    let late = clock.now();
     // A second shutdown has nothing to tell.
     let all = services.all();
     if let Some(remember) = core.remember.as_ref().filter(|_| !all.is_empty()) {
@@ -38,14 +39,16 @@ pub(crate) async fn shutdown(
     core.discovery.shutdown();
     core.stage.advance(Lifecycle::Stopped);
     services.clear();
-    let stopped = clock.before(stop_by, started.stop()).await;
-    if cut_off == 0 && registered == 0 && stopped.is_some() {
+    let stopping = started.stop(late + PARTS);
+    let given_up = clock.before(late + STOP, stopping).await;
+    let running = given_up.unwrap_or_else(|| core.tasks.running());
+    if cut_off == 0 && registered == 0 && running == 0 && given_up.is_some() {
         return Ok(());
     }
     Err(ShutdownError {
         cut_off,
         registered,
-        running: core.tasks.running(),
+        running,
     })
 }
 
@@ -100,7 +103,7 @@ impl ShutdownError {
         self.registered
     }
 
-    /// Background tasks that did not end.
+    /// Parts that did not stop, or background tasks that did not end.
     pub fn still_running(&self) -> usize {
         self.running
     }
@@ -110,7 +113,7 @@ impl fmt::Display for ShutdownError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the mesh has ended with {} calls cut off, {} instances still registered, {} tasks still running",
+            "the mesh has ended with {} calls cut off, {} instances still registered, {} parts or tasks still running",
             self.cut_off, self.registered, self.running
         )
     }

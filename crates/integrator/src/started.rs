@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tower_mesh_core::{BoxError, Clock};
+use tower_mesh_core::{BoxError, Clock, Instant};
 
 use crate::{
     announce::Announced,
@@ -18,17 +18,22 @@ use crate::{
     tasks::Tasks,
 };
 
+/// How long parts may take to stop, all together, when nobody waits for them or nothing else is said.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What has been started; dropped, it stops all of it, the last first, but for connections that are in use.
 pub(crate) struct Started {
     tasks: Tasks,
+    clock: Clock,
     components: Vec<Arc<dyn Component>>,
     pub(crate) registrations: Vec<Announced>,
 }
 
 impl Started {
-    pub(crate) fn new(tasks: Tasks) -> Self {
+    pub(crate) fn new(tasks: Tasks, clock: Clock) -> Self {
         Self {
             tasks,
+            clock,
             components: Vec::new(),
             registrations: Vec::new(),
         }
@@ -44,7 +49,7 @@ impl Started {
             if let Err(error) = component.start().await {
                 let name = component.name().to_owned();
                 tracing::error!(component = name, %error, "mesh does not start");
-                self.stop().await;
+                self.stop(self.clock.now() + PATIENCE).await;
                 return Err(StartError::new(format!("{name} did not start")).caused_by(error));
             }
             self.components.push(Arc::clone(component));
@@ -85,7 +90,7 @@ impl Started {
                 StartError::new(format!("the new {name} did not start")).caused_by(error)
             }
             None => {
-                new.stop().await;
+                clock.within(limit, new.stop()).await;
                 StartError::new(format!("the new {name} had not started after {limit:?}"))
             }
         };
@@ -102,13 +107,23 @@ impl Started {
         }
     }
 
-    /// Stops all of it, the last first, and waits until nothing runs. Dropped half-way, it can be called again.
-    pub(crate) async fn stop(&mut self) {
+    /// Stops all of it, the last first, and waits until nothing runs; answers how many parts had not stopped in time, and were
+    /// given up. Dropped half-way, it can be called again.
+    pub(crate) async fn stop(&mut self, by: Instant) -> usize {
+        let mut given_up = 0;
         while let Some(component) = self.components.last() {
-            component.stop().await;
+            // Also who comes late is told.
+            if self.clock.before(by, component.stop()).await.is_none() {
+                tracing::warn!(
+                    component = component.name(),
+                    "a part does not stop, it is given up"
+                );
+                given_up += 1;
+            }
             self.components.pop();
         }
         self.tasks.stop().await;
+        given_up
     }
 }
 
@@ -127,9 +142,11 @@ impl Drop for Started {
         self.tasks.let_go();
         let components = std::mem::take(&mut self.components);
         if !components.is_empty() {
+            let clock = self.clock.clone();
             self.tasks.finish(async move {
+                let by = clock.now() + PATIENCE;
                 for component in components.iter().rev() {
-                    component.stop().await;
+                    clock.before(by, component.stop()).await;
                 }
             });
         }
