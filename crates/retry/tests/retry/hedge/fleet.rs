@@ -165,6 +165,32 @@ fn a_hedge_goes_to_another_endpoint_and_the_loser_is_load_no_more_and_no_failure
 }
 
 #[test]
+fn attempts_that_end_in_the_same_moment_are_one_answer_and_the_other_is_neither_load_nor_failure() {
+    let mut first = std::collections::HashSet::new();
+    for seed in 0..20 {
+        let stage = Stage::new();
+        let fleet = Fleet::new(&stage, 2, [(1, 60), (2, 60)]);
+        let mut hedge = fleet.hedge(&stage).over(fleet.balance(seed));
+        let mut call = tokio_test::task::spawn(Box::pin(hedge.call("a")));
+        assert!(stage.run(&mut call, ms(20)).is_none());
+        let sent = fleet.sent();
+        first.insert(sent[0]);
+        let other = 3 - sent[0];
+        fleet.answers.lock().unwrap().insert(other, ms(10));
+        let (at, answer) = stage.run(&mut call, ms(1_000)).unwrap();
+        assert_eq!((at, fleet.sent()), (ms(40), vec![other]));
+        assert!([sent[0], other].contains(&answer.unwrap()));
+        let loads = fleet.loads();
+        assert!(
+            loads.iter().all(|load| (load.0, load.1) == (0, 0)),
+            "{loads:?}"
+        );
+        assert_eq!(stage.spent(), 1);
+    }
+    assert_eq!(first.len(), 2, "each is the first in some");
+}
+
+#[test]
 fn of_many_attempts_each_goes_somewhere_else() {
     let stage = Stage::new();
     let fleet = Fleet::new(&stage, 6, []);
