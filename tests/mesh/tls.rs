@@ -4,7 +4,7 @@ use http_body_util::BodyExt;
 use tower_mesh::{Config, Endpoint, Mesh, StartError, http::Tls};
 
 use crate::{
-    support::dead_endpoint,
+    support::{dead_endpoint, until},
     tls_servers::{Authority, Server},
 };
 
@@ -74,6 +74,32 @@ async fn a_section_of_the_configuration_is_all_it_takes_and_no_certificate_of_an
 }
 
 #[tokio::test]
+async fn an_endpoint_is_checked_over_tls_as_it_is_called() {
+    let files = Files::new();
+    let good = Server::start(files.ca.server("orders")).await;
+    let users = Server::start(files.ca.server("users")).await;
+    for check in ["check = \"http\"\npath = \"/healthz\"", "check = \"grpc\""] {
+        let more = format!("{CA}[defaults.health]\n{check}\ninterval = \"5ms\"\n");
+        let endpoints = [&good.endpoint, &users.endpoint];
+        let mesh = files.start(&endpoints, &more).await;
+        let _orders = mesh.service("orders").unwrap();
+        let found = |endpoint: &Endpoint| {
+            let address = endpoint.address().to_string();
+            let mut endpoints = mesh.status().services.remove(0).endpoints.into_iter();
+            endpoints.find(|found| found.address == address)?.check
+        };
+        until("each is found to be what it is", || {
+            let states = endpoints.map(|endpoint| found(endpoint).map(|check| check.state));
+            states == [Some("healthy"), Some("unhealthy")]
+        })
+        .await;
+        let says = found(&users.endpoint).unwrap().last_error.unwrap();
+        assert!(says.contains("no TLS with orders"), "{says}");
+    }
+    assert_eq!(users.requests(), 0);
+}
+
+#[tokio::test]
 async fn who_has_no_endpoint_that_proves_its_name_is_told_why() {
     let files = Files::new();
     let users = Server::start(files.ca.server("users")).await;
@@ -121,10 +147,6 @@ async fn what_cannot_be_is_refused_before_anything_starts_with_key_and_line() {
         (
             "[services.orders.tls]\nca = \"DIR/ca.pem\"\ncertificate = \"DIR/chain.pem\"",
             "`services.orders.tls.key`: the certificate's key is missing",
-        ),
-        (
-            "[services.orders.tls]\nca = \"DIR/ca.pem\"\n[services.orders.health]\ncheck = \"http\"\npath = \"/\"",
-            "line 9, `services.orders.health.check`: checks speak plain text",
         ),
         (
             "[services.orders.tls]\ninsecure = true",

@@ -241,15 +241,15 @@ impl HttpEndpoints {
     #[cfg(feature = "tls")]
     fn target(&self, endpoint: &Endpoint) -> Target {
         match &self.dial.tls {
-            Some(identity) => Target::secure(endpoint, &identity.name()),
-            None => Target::of(endpoint),
+            Some(identity) => Target::secure(endpoint.address(), &identity.name()),
+            None => Target::of(endpoint.address()),
         }
     }
 
     #[cfg(not(feature = "tls"))]
     #[allow(clippy::unused_self)] // As it is with TLS.
     fn target(&self, endpoint: &Endpoint) -> Target {
-        Target::of(endpoint)
+        Target::of(endpoint.address())
     }
 
     fn dial(&self) -> Dial {
@@ -263,7 +263,7 @@ impl HttpEndpoints {
     }
 }
 
-fn host(target: &Target) -> HeaderValue {
+pub(crate) fn host(target: &Target) -> HeaderValue {
     HeaderValue::from_str(target.authority().as_str()).expect("an authority is a header value")
 }
 

@@ -169,12 +169,9 @@ impl Outward {
         let tcp = self.tcp.call(to).await?.into_inner();
         #[cfg(feature = "tls")]
         if let Some(identity) = identity {
-            let tls = identity.connect(tcp).await?;
-            let (io, _place) = (Io::Tls(Box::new(tls)), None);
-            return Ok(Stream { io, _place });
+            return Ok(Stream::tls(identity.connect(tcp).await?));
         }
-        let (io, _place) = (Io::Plain(tcp), None);
-        Ok(Stream { io, _place })
+        Ok(Stream::plain(tcp))
     }
 
     #[cfg(feature = "tls")]
@@ -234,6 +231,19 @@ impl Io {
 }
 
 impl Stream {
+    /// One that has no place.
+    pub(crate) fn plain(tcp: TcpStream) -> Self {
+        let (io, _place) = (Io::Plain(tcp), None);
+        Self { io, _place }
+    }
+
+    /// The same over TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls(tls: tokio_rustls::client::TlsStream<TcpStream>) -> Self {
+        let (io, _place) = (Io::Tls(Box::new(tls)), None);
+        Self { io, _place }
+    }
+
     /// Whether the other side has neither closed it nor broken off; what it may have said already stays unread.
     async fn is_open(&self) -> bool {
         let mut byte = [0];

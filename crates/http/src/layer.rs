@@ -21,7 +21,7 @@ impl AddressLayer {
     /// Sends every request to `endpoint`.
     pub fn new(endpoint: &Endpoint) -> Self {
         Self {
-            target: Arc::new(Target::of(endpoint)),
+            target: Arc::new(Target::of(endpoint.address())),
         }
     }
 }

@@ -185,6 +185,12 @@ impl Identity {
     }
 }
 
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Identity").field(&self.name()).finish()
+    }
+}
+
 /// An endpoint did not prove who it is, or would not speak TLS; it stands in the chain of the client's error, with rustls'
 /// own beneath it.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use tower_mesh_core::{BoxError, Endpoint, Endpoints};
 use tower_mesh_health::{
     CheckPolicy, CheckerBuilder, HealthChecker, Readmission, ServiceHealth, TcpCheck, Unhealthy,
 };
-use tower_mesh_http::{GrpcProbe, HttpProbe, ProbeError};
+use tower_mesh_http::{GrpcProbe, HttpEndpoints, HttpProbe, ProbeError};
 
 use crate::{
     mesh::Core,
@@ -22,9 +22,14 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    /// Begins to check these endpoints, if `policy` says so.
-    pub(crate) fn start(policy: &HealthPolicy, endpoints: &Endpoints, core: &Core) -> Option<Self> {
-        let (checker, driver) = builder(policy)?
+    /// Begins to check these endpoints, which are called by `connect`, if `policy` says so.
+    pub(crate) fn start(
+        policy: &HealthPolicy,
+        endpoints: &Endpoints,
+        connect: &HttpEndpoints,
+        core: &Core,
+    ) -> Option<Self> {
+        let (checker, driver) = builder(policy, connect)?
             .policy(check_policy(policy))
             .clock(core.clock.clone())
             .rng(core.rng.clone())
@@ -42,17 +47,17 @@ impl Checks {
     }
 }
 
-fn builder(policy: &HealthPolicy) -> Option<CheckerBuilder> {
+fn builder(policy: &HealthPolicy, connect: &HttpEndpoints) -> Option<CheckerBuilder> {
     Some(match policy.check {
         Check::None => return None,
         Check::Tcp => HealthChecker::builder(TcpCheck::new()),
         Check::Http => {
             // A policy without a path is refused.
-            let probe = HttpProbe::new(policy.path.clone()?);
+            let probe = HttpProbe::new(policy.path.clone()?).over(connect);
             asking(move |endpoint| probe.check(endpoint))
         }
         Check::Grpc => {
-            let probe = GrpcProbe::new().service(&policy.grpc_service);
+            let probe = GrpcProbe::new().service(&policy.grpc_service).over(connect);
             asking(move |endpoint| probe.check(endpoint))
         }
     })

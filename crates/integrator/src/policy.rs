@@ -157,8 +157,8 @@ pub struct EjectionPolicy {
     pub max_eject: Duration,
 }
 
-/// See [`Policy`]. Checks connect to the endpoint's own address, in plain text, whatever client makes the calls. At most 32
-/// of a service are under way at once; more take turns.
+/// See [`Policy`]. Checks connect to the endpoint's own address, whatever client makes the calls, and over TLS if the service is
+/// called so. At most 32 of a service are under way at once; more take turns.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct HealthPolicy {

@@ -8,11 +8,7 @@ use tower_mesh_http::HttpEndpoints;
 #[cfg(feature = "tls")]
 use tower_mesh_http::{Protocol, Tls};
 
-use crate::{
-    config::{Config, ConfigError, TlsConfig},
-    policy::{Check, Policy},
-    settings::Settings,
-};
+use crate::config::{Config, ConfigError, TlsConfig};
 
 /// What was said of TLS, read and checked; fixed while a mesh runs.
 #[derive(Clone, Debug, Default)]
@@ -121,32 +117,6 @@ impl Secure {
         _: &ServiceName,
     ) -> Result<HttpEndpoints, BoxError> {
         Ok(plain.clone())
-    }
-}
-
-impl Secure {
-    /// Checks that no endpoint is asked in plain text whether it is well whose calls go over TLS.
-    pub(crate) fn check(&self, settings: &Settings) -> Result<(), ConfigError> {
-        #[cfg(feature = "tls")]
-        if self.all.is_some() {
-            plain_check("defaults", settings.defaults())?;
-        }
-        for (name, policy) in settings.policies() {
-            if self.is_secure(name) {
-                plain_check(&format!("services.{name}"), policy)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn plain_check(section: &str, policy: &Policy) -> Result<(), ConfigError> {
-    match policy.health.check {
-        Check::Http | Check::Grpc => Err(ConfigError::at(
-            &format!("{section}.health.check"),
-            "checks speak plain text, and calls go over TLS: take \"tcp\" or \"none\"",
-        )),
-        Check::None | Check::Tcp => Ok(()),
     }
 }
 

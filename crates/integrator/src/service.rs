@@ -64,7 +64,12 @@ impl State {
             lock(&core.recall).remove(name.as_str()).unwrap_or_default(),
         );
         Ok(Self {
-            checks: Mutex::new(Checks::start(&layers.policy.health, &endpoints, core)),
+            checks: Mutex::new(Checks::start(
+                &layers.policy.health,
+                &endpoints,
+                &connect,
+                core,
+            )),
             connect,
             scope,
             endpoints,
@@ -126,7 +131,12 @@ impl State {
             let mut checks = lock(&self.checks);
             // First: two do not check the same endpoints.
             drop(checks.take());
-            *checks = Checks::start(&policy.health, &self.endpoints, &self.scope.core);
+            *checks = Checks::start(
+                &policy.health,
+                &self.endpoints,
+                &self.connect,
+                &self.scope.core,
+            );
         }
         self.layers.store(Arc::new(old.under(policy)));
         let stacks: Vec<_> = lock(&self.stacks)

@@ -66,11 +66,6 @@ impl Settings {
         self.policies.get(service).unwrap_or(&self.defaults)
     }
 
-    /// The services that have a policy of their own.
-    pub(crate) fn policies(&self) -> impl Iterator<Item = (&ServiceName, &Policy)> {
-        self.policies.iter()
-    }
-
     pub(crate) fn defaults(&self) -> &Policy {
         &self.defaults
     }

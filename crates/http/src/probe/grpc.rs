@@ -1,30 +1,33 @@
 //! Whether an endpoint's own health service says that it serves.
 
-use std::{future::Future, net::SocketAddr};
+use std::future::Future;
 
 use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, client};
 use http::{
     HeaderValue, Method, Request, StatusCode,
     header::{CONTENT_TYPE, TE, USER_AGENT},
-    uri::{PathAndQuery, Scheme, Uri},
+    uri::PathAndQuery,
 };
+use hyper_util::rt::TokioIo;
 use tower_mesh_core::Endpoint;
 
 use crate::{
+    client::{HttpEndpoints, Protocol},
     grpc,
-    probe::{ProbeError, address, beside, connect, message},
+    probe::{ProbeError, Way, beside, message},
+    service::Target,
 };
 
 /// Finds an endpoint well if its gRPC health service (`grpc.health.v1.Health/Check`) says `SERVING`, or if it has none.
 ///
-/// Each check is a call of its own connection, over HTTP/2 without negotiation. At most 4 KiB of an answer are read, of its
+/// Each check is a call of its own connection, over HTTP/2 without negotiation; over TLS if calls are ([`over`](Self::over)). At most 4 KiB of an answer are read, of its
 /// headers 16 KiB; the connection ends with the check.
 ///
 /// An endpoint that answers `UNIMPLEMENTED` is well: it speaks gRPC and was never asked to say more (gRFC A17). One that
 /// does not know the [service](Self::service) answers `NOT_FOUND`, which is a failure.
 ///
-/// It has no time limit: whoever checks has. It speaks no TLS.
+/// It has no time limit: whoever checks has.
 ///
 /// # Errors
 ///
@@ -46,7 +49,7 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct GrpcProbe {
     service: String,
-    port: Option<u16>,
+    way: Way,
 }
 
 const CHECK: PathAndQuery = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
@@ -61,7 +64,7 @@ impl GrpcProbe {
     pub const fn new() -> Self {
         Self {
             service: String::new(),
-            port: None,
+            way: Way::new(),
         }
     }
 
@@ -75,7 +78,15 @@ impl GrpcProbe {
     /// Asks this port of the endpoint's host.
     #[must_use]
     pub const fn port(mut self, port: u16) -> Self {
-        self.port = Some(port);
+        self.way.port = Some(port);
+        self
+    }
+
+    /// Asks over what these clients call endpoints over: if that is TLS, over nothing else, and the endpoint has to prove the
+    /// same name.
+    #[must_use]
+    pub fn over(mut self, endpoints: &HttpEndpoints) -> Self {
+        self.way.over(endpoints, Protocol::Http2);
         self
     }
 
@@ -84,15 +95,15 @@ impl GrpcProbe {
         &self,
         endpoint: &Endpoint,
     ) -> impl Future<Output = Result<(), ProbeError>> + Send + 'static + use<> {
-        let address = address(endpoint, self.port);
-        let (request, body) = (request(address), message::request(&self.service));
+        let (way, to) = (self.way.clone(), self.way.to(endpoint));
+        let (request, body) = (request(&to), message::request(&self.service));
         async move {
-            let stream = connect(address).await?;
+            let stream = way.connect(to.address()).await?;
             let (sender, connection) = client::Builder::new()
                 .enable_push(false)
                 .initial_window_size(MOST_BODY)
                 .max_header_list_size(MOST_HEAD)
-                .handshake(stream)
+                .handshake(TokioIo::new(stream))
                 .await
                 .map_err(ProbeError::exchange)?;
             beside(connection, exchange(sender, request, body)).await
@@ -100,14 +111,11 @@ impl GrpcProbe {
     }
 }
 
-fn request(address: SocketAddr) -> Request<()> {
-    let mut uri = http::uri::Parts::default();
-    uri.scheme = Some(Scheme::HTTP);
-    uri.authority = Some(crate::service::authority(address));
-    uri.path_and_query = Some(CHECK);
+fn request(to: &Target) -> Request<()> {
     let mut request = Request::new(());
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = Uri::from_parts(uri).expect("scheme, authority and path are all there");
+    *request.uri_mut() = CHECK.into();
+    to.rewrite(request.uri_mut());
     let headers = request.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(TE, HeaderValue::from_static("trailers"));

@@ -1,6 +1,6 @@
 //! Whether an endpoint answers a path as it should.
 
-use std::{future::Future, net::SocketAddr, ops::RangeInclusive};
+use std::{future::Future, ops::RangeInclusive};
 
 use http::{
     HeaderValue, Request,
@@ -8,12 +8,13 @@ use http::{
     uri::PathAndQuery,
 };
 use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use tower_mesh_core::Endpoint;
 
 use crate::{
     Body,
-    probe::{ProbeError, address, beside, connect},
+    client::{HttpEndpoints, Protocol, host},
+    probe::{ProbeError, Way, beside},
+    service::Target,
 };
 
 /// Finds an endpoint well if it answers a path with a status that is expected.
@@ -25,10 +26,11 @@ use crate::{
 /// | setting | unless said | from |
 /// |---|---|---|
 /// | [`expect`](Self::expect) | 200 to 299 | Consul; Envoy takes 200 alone, Kubernetes up to 399 |
-/// | [`host`](Self::host) | the endpoint's address | virtual hosts need theirs |
+/// | [`host`](Self::host) | the endpoint's address, over TLS the name that it proves | virtual hosts need theirs |
 /// | [`port`](Self::port) | the endpoint's own | |
+/// | [`over`](Self::over) | plain text | |
 ///
-/// It has no time limit: whoever checks has. It speaks no TLS.
+/// It has no time limit: whoever checks has.
 ///
 /// # Errors
 ///
@@ -67,7 +69,7 @@ pub struct HttpProbe {
     path: PathAndQuery,
     expected: RangeInclusive<u16>,
     host: Option<HeaderValue>,
-    port: Option<u16>,
+    way: Way,
 }
 
 /// What a head may take; hyper allows no less than 8 KiB.
@@ -80,7 +82,7 @@ impl HttpProbe {
             path,
             expected: 200..=299,
             host: None,
-            port: None,
+            way: Way::new(),
         }
     }
 
@@ -101,7 +103,15 @@ impl HttpProbe {
     /// Asks this port of the endpoint's host.
     #[must_use]
     pub const fn port(mut self, port: u16) -> Self {
-        self.port = Some(port);
+        self.way.port = Some(port);
+        self
+    }
+
+    /// Asks over what these clients call endpoints over: if that is TLS, over nothing else, by HTTP/1.1, and the endpoint
+    /// has to prove the same name.
+    #[must_use]
+    pub fn over(mut self, endpoints: &HttpEndpoints) -> Self {
+        self.way.over(endpoints, Protocol::Http1);
         self
     }
 
@@ -110,13 +120,13 @@ impl HttpProbe {
         &self,
         endpoint: &Endpoint,
     ) -> impl Future<Output = Result<(), ProbeError>> + Send + 'static + use<> {
-        let address = address(endpoint, self.port);
-        let (request, expected) = (self.request(address), self.expected.clone());
+        let (way, to) = (self.way.clone(), self.way.to(endpoint));
+        let (request, expected) = (self.request(&to), self.expected.clone());
         async move {
-            let stream = connect(address).await?;
+            let stream = way.connect(to.address()).await?;
             let (mut sender, connection) = http1::Builder::new()
                 .max_buf_size(MOST_HEAD)
-                .handshake(TokioIo::new(stream))
+                .handshake(stream)
                 .await
                 .map_err(ProbeError::exchange)?;
             let response = beside(connection, sender.send_request(request)).await;
@@ -129,13 +139,10 @@ impl HttpProbe {
         }
     }
 
-    fn request(&self, address: SocketAddr) -> Request<Body> {
+    fn request(&self, to: &Target) -> Request<Body> {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = self.path.clone().into();
-        let host = self.host.clone().unwrap_or_else(|| {
-            let text = crate::service::authority(address).to_string();
-            text.try_into().expect("an authority is a header value")
-        });
+        let host = self.host.clone().unwrap_or_else(|| host(to));
         let headers = request.headers_mut();
         // No `Connection: close`: a server (hyper's) that has read it reads no more, and so works on for a check that has
         // long been given up.

@@ -3,6 +3,7 @@
 // Tests may spawn and unwrap, their helpers too.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, missing_docs)]
 
+mod probes;
 mod support;
 
 use http::{Request, Response, Version};

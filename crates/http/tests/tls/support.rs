@@ -8,8 +8,8 @@ use std::{
     },
 };
 
-use http::{Request, Response, header::HOST};
-use http_body_util::Full;
+use http::{HeaderMap, Request, Response, header::HOST};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -107,7 +107,8 @@ fn named(name: &str) -> CertificateParams {
     CertificateParams::new([name.to_owned()]).unwrap()
 }
 
-/// A server that answers with the name that it was asked for; dropped, it is gone.
+/// A server that answers with the name that it was asked for, and to gRPC's health checks that it serves; dropped, it is
+/// gone.
 pub(crate) struct Server {
     pub(crate) endpoint: Endpoint,
     requests: Arc<AtomicU64>,
@@ -168,16 +169,34 @@ impl Drop for Server {
     }
 }
 
+type Answer = UnsyncBoxBody<bytes::Bytes, Infallible>;
+
 fn answer(
     request: Request<Incoming>,
     sni: Option<&str>,
     requests: &AtomicU64,
-) -> impl Future<Output = Result<Response<Full<bytes::Bytes>>, Infallible>> + use<> {
+) -> impl Future<Output = Result<Response<Answer>, Infallible>> + use<> {
     requests.fetch_add(1, Ordering::SeqCst);
+    if request.uri().path() == "/grpc.health.v1.Health/Check" {
+        return std::future::ready(Ok(serving()));
+    }
     let host = match request.headers().get(HOST) {
         Some(host) => host.to_str().unwrap().to_owned(),
         None => request.uri().authority().unwrap().to_string(),
     };
     let text = format!("sni {}, host {host}", sni.unwrap_or("none"));
-    std::future::ready(Ok(Response::new(Full::from(text))))
+    std::future::ready(Ok(Response::new(UnsyncBoxBody::new(Full::from(text)))))
+}
+
+/// What a health service answers whose status is `SERVING`.
+fn serving() -> Response<Answer> {
+    let trailers = async {
+        let status = [("grpc-status".parse().unwrap(), "0".parse().unwrap())];
+        Some(Ok(HeaderMap::from_iter(status)))
+    };
+    let body = Full::from(&[0, 0, 0, 0, 2, 8, 1][..]).with_trailers(trailers);
+    Response::builder()
+        .header("content-type", "application/grpc")
+        .body(UnsyncBoxBody::new(body))
+        .unwrap()
 }

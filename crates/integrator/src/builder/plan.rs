@@ -92,7 +92,6 @@ impl Plan {
             secure.set(checked(&service)?, tls, name);
         }
         let secure = secure.over(&config).map_err(located)?;
-        secure.check(&settings).map_err(located)?;
         let watched = watched(builder.watch, file)?;
         if builder.connect_timeout == Some(Duration::ZERO) {
             return Err(StartError::new("connect_timeout must be above zero"));

@@ -113,7 +113,7 @@
 //!
 //! With a section `tls` (and the feature of that name) the endpoints of a service are called over TLS and nothing else, by
 //! HTTP/2 or HTTP/1.1 as they prefer. An endpoint has to prove the name of its service, or `name`, never its address. The files are read
-//! once: a certificate that is replaced takes a new start. Active checks speak plain text, so they can be `tcp` only.
+//! once: a certificate that is replaced takes a new start. Active checks go over TLS as calls do (`tcp` only connects).
 //!
 //! ```toml
 //! [defaults.tls]                    # for every service
