@@ -101,23 +101,19 @@ impl Hosts {
         }
         let (host, port) = (authority.host(), port(authority));
         let default = port.is_empty() || port == default_port(scheme);
-        self.0.iter().any(|said| {
-            if said.eq_ignore_ascii_case(authority.as_str()) {
-                return true;
+        self.0.iter().any(|said| match said.strip_prefix('*') {
+            // Never a host itself, though there are URIs whose host is a star.
+            Some(domain) => default && is_beneath(host, domain),
+            None => {
+                said.eq_ignore_ascii_case(authority.as_str())
+                    || default && said.eq_ignore_ascii_case(host)
             }
-            default && is_beneath(host, said)
         })
     }
 }
 
-/// Whether `host` is what `said` says without a port. An address is never beneath a star.
-fn is_beneath(host: &str, said: &str) -> bool {
-    if said.eq_ignore_ascii_case(host) {
-        return true;
-    }
-    let Some(domain) = said.strip_prefix('*') else {
-        return false;
-    };
+/// Whether `host` is a name that ends with `domain`, or any with a dot in it if that is empty. An address never is.
+fn is_beneath(host: &str, domain: &str) -> bool {
     let ends = host
         .len()
         .checked_sub(domain.len())
@@ -224,6 +220,7 @@ mod tests {
             ("*.example.com", "http://evilexample.com/"),
             ("*example.com", "http://evilexample.com/"),
             ("*", "http://orders/"),
+            ("*", "http://*/"),
             ("*", "http://169.254.169.254/"),
             ("*", "http://[::1]/"),
             ("*", "http://127.1/"),
