@@ -59,6 +59,29 @@ where
     }
 }
 
+/// Calls a server that has too much to do over HTTP: an empty request, and what it is told read to its end.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusals<S>(pub S);
+
+impl<S, B> Client for Refusals<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: Into<BoxError>, Future: Send>,
+    S: Clone + Send + 'static,
+    B: http_body::Body<Data: Send, Error: Into<BoxError>> + Send,
+{
+    async fn call(&mut self, _: u64) -> Result<(), BoxError> {
+        let service = self.0.ready().await.map_err(Into::into)?;
+        let request = Request::new(Body::empty());
+        let response = service.call(request).await.map_err(Into::into)?;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let mut body = pin!(response.into_body());
+        while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+            black_box(frame.is_ok());
+        }
+        Ok(())
+    }
+}
+
 /// Calls a service as programs do: a POST to `http://orders/v1/items` with headers and a body of 1 KiB, and what comes back read
 /// to its end.
 #[derive(Clone, Debug)]

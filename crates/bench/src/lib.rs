@@ -8,6 +8,7 @@
 pub mod balance;
 mod case;
 mod client;
+mod full;
 mod inner;
 #[cfg(feature = "simulation")]
 mod simulated;
@@ -19,7 +20,8 @@ mod trace;
 
 pub use self::{
     case::{Setup, main},
-    client::{Client, Numbers, Posts, Requests},
+    client::{Client, Numbers, Posts, Refusals, Requests},
+    full::{Stuck, full_server},
     inner::{Answer, Inner},
     stack::{
         Layers, Over, endpoints, mesh, mesh_by_authority, mesh_of_client, mesh_recorded_by, orders,

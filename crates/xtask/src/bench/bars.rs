@@ -203,6 +203,16 @@ pub(crate) const ALL: &[Bar] = &[
         noise: BETWEEN_BINARIES,
     },
     Bar {
+        what: "a request that a full server refuses",
+        // S10 asks for 2 us of CPU; 4,138 instructions took 0.8 (`server_full time`).
+        at_most: 4_500.0,
+        unit: "instructions",
+        cases: &[FULL],
+        measure: |results, _| net(results, FULL).instructions,
+        exceeded: None,
+        noise: OF_ONE_BINARY,
+    },
+    Bar {
         what: "the spread of a pick from 10 to 100,000 endpoints",
         // Equal, but for the few of 100,000 endpoints that have not been called before.
         at_most: 2.0,
@@ -229,6 +239,7 @@ const PICKS: [&str; 3] = [
     "balance, 1,000, clock at rest",
     "balance, 100,000, clock at rest",
 ];
+const FULL: &str = "server, full: 503";
 const RECORDED: &str = "mesh, 1,000, with a recorder";
 
 /// Without what runs in the background, which reads the clock a few times in ten thousand calls.

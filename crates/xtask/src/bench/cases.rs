@@ -30,6 +30,7 @@ pub(crate) enum Shown {
 pub(crate) enum Group {
     Bare,
     Mesh,
+    Server,
     Stack,
     Alone,
     Inside,
@@ -38,9 +39,10 @@ pub(crate) enum Group {
 }
 
 impl Group {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Bare,
         Self::Mesh,
+        Self::Server,
         Self::Stack,
         Self::Alone,
         Self::Inside,
@@ -52,6 +54,7 @@ impl Group {
         match self {
             Self::Bare => "The plain service",
             Self::Mesh => "`MeshService`, everything by default",
+            Self::Server => "`server_layer()`, a request that is refused",
             Self::Stack => "Its layers by hand, 1,000 endpoints",
             Self::Alone => "Each layer alone, called with numbers",
             Self::Inside => "What each layer adds inside the mesh, called with numbers",
@@ -187,6 +190,14 @@ pub(crate) const ALL: &[Case] = &[
         "mesh_authority",
         &[],
         Some("bare, POST"),
+    ),
+    // However many endpoints there are, it calls none.
+    Case::new(
+        Group::Server,
+        "server, full: 503",
+        "server_full",
+        &["--warm", "100"],
+        Some("bare, http"),
     ),
     Case::new(Group::Stack, "stack, numbers", "stack", &[], Some("bare")),
     Case::new(
