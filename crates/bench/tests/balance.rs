@@ -12,7 +12,7 @@ const SEED: u64 = 7;
 
 /// What the bar for a server that fails fast says of a contender, and its share; at a low load, which takes less time.
 fn fail_fast(contender: Contender) -> (bool, f64) {
-    let by_strategy = Figure::FailingShare(Contender::MeshWithoutBreakers);
+    let by_strategy = Figure::FailingShare(Contender::MeshWithoutJudges);
     let mut holds = holds::ALL.iter();
     let hold = holds.find(|hold| hold.of == by_strategy);
     let cell = Cell {
@@ -28,7 +28,7 @@ fn fail_fast(contender: Contender) -> (bool, f64) {
 
 #[test]
 fn the_shipped_strategy_gives_a_server_that_fails_fast_less_than_half_of_its_share() {
-    let (holds, share) = fail_fast(Contender::MeshWithoutBreakers);
+    let (holds, share) = fail_fast(Contender::MeshWithoutJudges);
     assert!(holds, "{share}");
 }
 

@@ -18,8 +18,8 @@ use super::{
 pub enum Contender {
     /// The shipped `MeshService` with the default policy: retries and endpoints' breakers on.
     Mesh,
-    /// The same without breakers, which stand in for ejection: the strategy is alone with what fails.
-    MeshWithoutBreakers,
+    /// The same without breakers and without ejection: the strategy is alone with what fails.
+    MeshWithoutJudges,
     /// The shipped `MeshService` that goes by what servers say of their load, too.
     MeshWithReports,
     /// The better of two random servers by calls in flight.
@@ -58,7 +58,7 @@ impl Contender {
     pub fn name(self) -> &'static str {
         match self {
             Self::Mesh => "tower-mesh",
-            Self::MeshWithoutBreakers => "tower-mesh, no breakers",
+            Self::MeshWithoutJudges => "tower-mesh, no judges",
             Self::MeshWithReports => "tower-mesh with reports",
             Self::LeastInFlight => "least in flight",
             Self::TowerPeakEwma => "tower peak-EWMA",
@@ -75,7 +75,7 @@ impl Contender {
     pub(super) fn run(self, cell: &Cell) -> Measured {
         match self {
             Self::Mesh => measure(cell, Meshes::new(Policy::default())),
-            Self::MeshWithoutBreakers => measure(cell, Meshes::new(without_breakers())),
+            Self::MeshWithoutJudges => measure(cell, Meshes::new(without_judges())),
             Self::MeshWithReports => measure(cell, Meshes::new(with_reports())),
             Self::LeastInFlight => measure(cell, LeastInFlight::client),
             Self::TowerPeakEwma => tower_peak::measure(cell),
@@ -94,10 +94,11 @@ fn with_reports() -> Policy {
     policy
 }
 
-/// Breakers that open only when nothing has succeeded for ten seconds: none is that bad here.
-fn without_breakers() -> Policy {
+/// No ejection, and breakers that open only when nothing has succeeded for ten seconds: none is that bad here.
+fn without_judges() -> Policy {
     let mut policy = Policy::default();
     policy.breaker.consecutive_failures = NonZeroU32::MAX;
     policy.breaker.failure_rate = Ratio::percent(100);
+    policy.ejection.enabled = false;
     policy
 }

@@ -17,8 +17,6 @@ pub struct Hold {
     pub of: Figure,
     /// What it must be at most, or how far it may be off.
     pub bar: Bar,
-    /// What it waits for, if it cannot be expected to hold today.
-    pub waits_for: Option<&'static str>,
 }
 
 /// What is compared. All of it at a utilisation of 85 %, but for weights, where it is 30 %.
@@ -60,10 +58,6 @@ pub enum Verdict {
     Holds,
     /// It does not: the run has failed.
     Fails,
-    /// It does not, and is not expected to yet.
-    Waiting,
-    /// It does already, though it was not expected to.
-    HoldsAlready,
 }
 
 /// A bar with its figure.
@@ -77,8 +71,6 @@ pub struct Held {
     pub by_seed: Vec<f64>,
     /// The bar, as it is printed.
     pub bar: String,
-    /// What it waits for.
-    pub waits_for: Option<&'static str>,
     /// What became of it.
     pub verdict: Verdict,
 }
@@ -143,33 +135,28 @@ pub const ALL: [Hold; 15] = [
     ),
     Hold {
         what: "one fails fast: its share, by the strategy alone",
-        of: Figure::FailingShare(Contender::MeshWithoutBreakers),
+        of: Figure::FailingShare(Contender::MeshWithoutJudges),
         bar: Bar::AtMost(0.5),
-        waits_for: None,
     },
     Hold {
         what: "one fails fast: its share, everything on",
         of: Figure::FailingShare(Contender::Mesh),
         bar: Bar::AtMost(0.2),
-        waits_for: Some("outlier ejection"),
     },
     Hold {
         what: "pauses: p99.9 to that without",
         of: Figure::PausesP999,
         bar: Bar::AtMost(1.3),
-        waits_for: None,
     },
     Hold {
         what: "one joins: its peak in flight to the mean of others",
         of: Figure::JoinedPeak,
         bar: Bar::AtMost(3.0),
-        waits_for: None,
     },
     Hold {
         what: "weights 1:3: calls to heavy ones to light ones",
         of: Figure::HeavyToLight,
         bar: Bar::Within { off: 0.05, of: 3.0 },
-        waits_for: None,
     },
 ];
 
@@ -178,7 +165,6 @@ const fn p99(what: &'static str, fleet: Fleet, other: Contender, most: f64) -> H
         what,
         of: Figure::P99(fleet, other),
         bar: Bar::AtMost(most),
-        waits_for: None,
     }
 }
 
@@ -187,7 +173,6 @@ const fn reports(what: &'static str, fleet: Fleet, most: f64) -> Hold {
         what,
         of: Figure::Reports(fleet),
         bar: Bar::AtMost(most),
-        waits_for: None,
     }
 }
 
@@ -222,18 +207,15 @@ pub fn judge(holds: &[Hold], seeds: &[u64], measured: &[(Cell, Measured)]) -> Ve
 impl Hold {
     fn judge(&self, by_seed: Vec<f64>) -> Held {
         let figure = by_seed.iter().sum::<f64>() / by_seed.len() as f64;
-        let verdict = match (self.bar.holds(figure), self.waits_for) {
-            (true, None) => Verdict::Holds,
-            (true, Some(_)) => Verdict::HoldsAlready,
-            (false, None) => Verdict::Fails,
-            (false, Some(_)) => Verdict::Waiting,
+        let verdict = match self.bar.holds(figure) {
+            true => Verdict::Holds,
+            false => Verdict::Fails,
         };
         Held {
             what: self.what,
             figure,
             by_seed,
             bar: self.bar.to_string(),
-            waits_for: self.waits_for,
             verdict,
         }
     }
@@ -308,23 +290,17 @@ mod tests {
 
     const SEEDS: [u64; 2] = [1, 2];
 
-    fn verdict(figure: f64, bar: Bar, waits_for: Option<&'static str>) -> Verdict {
-        let hold = Hold {
-            bar,
-            waits_for,
-            ..ALL[0]
-        };
+    fn verdict(figure: f64, bar: Bar) -> Verdict {
+        let hold = Hold { bar, ..ALL[0] };
         hold.judge(vec![figure - 0.1, figure + 0.1]).verdict
     }
 
     #[test]
-    fn what_waits_never_fails_and_is_told_when_it_holds() {
+    fn a_bar_is_held_by_the_mean_over_the_seeds() {
         let bar = Bar::AtMost(0.5);
-        assert_eq!(verdict(0.5, bar, None), Verdict::Holds);
-        assert_eq!(verdict(0.51, bar, None), Verdict::Fails);
-        assert_eq!(verdict(0.51, bar, Some("rain")), Verdict::Waiting);
-        assert_eq!(verdict(0.5, bar, Some("rain")), Verdict::HoldsAlready);
-        assert_eq!(verdict(f64::NAN, bar, None), Verdict::Fails);
+        assert_eq!(verdict(0.5, bar), Verdict::Holds);
+        assert_eq!(verdict(0.51, bar), Verdict::Fails);
+        assert_eq!(verdict(f64::NAN, bar), Verdict::Fails);
     }
 
     #[test]

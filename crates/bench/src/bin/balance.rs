@@ -133,7 +133,7 @@ fn add_all(cells: &mut Vec<Cell>, seeds: &[u64]) {
                 add(contender, fleet, utilisation);
             }
             if fleet == Fleet::FailFast {
-                add(Contender::MeshWithoutBreakers, fleet, utilisation);
+                add(Contender::MeshWithoutJudges, fleet, utilisation);
             }
         }
     }
