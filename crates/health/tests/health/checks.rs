@@ -17,7 +17,7 @@ use tower_mesh_core::{
 };
 use tower_mesh_health::{CheckPolicy, HealthCheck, HealthChecker, HealthState, TcpCheck};
 
-use self::world::{Does, World, exact};
+use self::world::{Does, Script, Seen, World, exact, together};
 use crate::{MS, NONE, S, endpoint, orders};
 use Does::{Fail, Hang, PanicAtOnce, Say, Succeed};
 use HealthState::{Healthy, Unknown};
@@ -102,14 +102,31 @@ fn a_check_that_panics_or_hangs_has_failed_and_holds_up_no_other() {
         assert_eq!(world.asked(), [1, 2, 3]);
         world.pass(30 * S);
         assert!(world.is_out(1), "{does:?}");
+        assert!(is_noticed(&world.seen()), "{does:?}");
         assert_eq!(world.health()[1].last_error.as_deref(), Some(why));
-        assert_eq!(world.states()[0], Healthy);
-        assert_eq!(world.states()[2], Healthy);
-        assert!(world.health()[0].checks >= 4);
         world.now(2, Succeed);
         world.pass(20 * S);
         assert!(!world.is_out(1), "{does:?}");
         assert_eq!(world.running(), 0);
+    }
+}
+
+/// Of three endpoints, the second of which panics or hangs: whether that is seen, while the others were checked all along.
+fn is_noticed(seen: &[Seen; 3]) -> bool {
+    let others = [&seen[0], &seen[2]];
+    !seen[1].healthy
+        && others
+            .iter()
+            .all(|other| other.healthy && other.checks >= 4)
+}
+
+// flaw T24
+#[test]
+fn as_tower_resilience_checks_a_panic_is_not_seen_and_one_that_hangs_holds_up_all() {
+    for does in [Does::Panic, Hang] {
+        let script = Script::new(3);
+        script.now(2, does);
+        assert!(!is_noticed(&together(&script, 4)), "{does:?}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! Flaws of the peers that this has not: see tests/FLAWS.md.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use crate::{S, World, steady};
 
@@ -60,12 +60,48 @@ fn flaw_t15_endpoints_that_go_are_nobodys_peers() {
     );
 }
 
+/// Endpoints that are registered and then ejected.
+trait Detects {
+    fn register(&mut self, index: usize);
+    fn is_ejected(&self, index: usize) -> bool;
+}
+
+impl Detects for World {
+    fn register(&mut self, index: usize) {
+        tower_mesh_core::NewLayer::layer_for(&self.layer, &self.all[index]);
+    }
+
+    fn is_ejected(&self, index: usize) -> bool {
+        self.ejected() == [index] && self.remaining(index) == Some(30 * S)
+    }
+}
+
+/// tower-resilience's: who is registered begins anew, known or not.
+#[derive(Default)]
+struct Anew(HashMap<usize, bool>);
+
+impl Detects for Anew {
+    fn register(&mut self, index: usize) {
+        self.0.insert(index, false);
+    }
+
+    fn is_ejected(&self, index: usize) -> bool {
+        self.0[&index]
+    }
+}
+
+fn stays_out(detector: &mut impl Detects) -> bool {
+    assert!(detector.is_ejected(0));
+    detector.register(0);
+    detector.is_ejected(0)
+}
+
 // flaw T15
 #[test]
 fn flaw_t15_a_layer_made_once_more_for_an_endpoint_ends_no_ejection() {
-    let world = World::new(3, steady());
+    let mut world = World::new(3, steady());
     world.fail(0, 5);
-    tower_mesh_core::NewLayer::layer_for(&world.layer, &world.all[0]);
-    assert_eq!(world.ejected(), [0]);
-    assert_eq!(world.remaining(0), Some(30 * S));
+    assert!(stays_out(&mut world));
+    let mut theirs = Anew(HashMap::from([(0, true)]));
+    assert!(!stays_out(&mut theirs), "as in tower-resilience");
 }

@@ -2,11 +2,13 @@
 
 use std::{
     future::{Future, pending},
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    task::Poll,
 };
 
 use tokio_test::task::{Spawn, spawn};
@@ -47,7 +49,53 @@ impl Drop for Running {
     }
 }
 
+/// What is known of an endpoint that is checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    pub(crate) healthy: bool,
+    pub(crate) checks: u64,
+}
+
+/// So many ticks of tower-resilience's loop: all checks at once, in tasks of their own whose panics are nobody's, and no next
+/// tick until each of them has ended.
+pub(crate) fn together(script: &Script, ticks: usize) -> [Seen; 3] {
+    let mut seen = [Seen {
+        healthy: true,
+        checks: 0,
+    }; 3];
+    for _ in 0..ticks {
+        let mut checks = [1, 2, 3].map(|port| spawn(script.check(&endpoint(port))));
+        let ended = checks.each_mut().map(|check| {
+            catch_unwind(AssertUnwindSafe(|| check.poll())).map_or(Poll::Ready(None), |polled| {
+                polled.map(|answer| Some(answer.is_ok()))
+            })
+        });
+        for (seen, ended) in seen.iter_mut().zip(&ended) {
+            if let Poll::Ready(Some(healthy)) = ended {
+                (seen.healthy, seen.checks) = (*healthy, seen.checks + 1);
+            }
+        }
+        if ended.iter().any(Poll::is_pending) {
+            return seen;
+        }
+    }
+    seen
+}
+
 impl Script {
+    pub(crate) fn new(endpoints: u16) -> Self {
+        Self {
+            does: Arc::new(Mutex::new(vec![Does::Succeed; endpoints.into()])),
+            asked: Arc::default(),
+            running: Arc::default(),
+            most: Arc::default(),
+        }
+    }
+
+    pub(crate) fn now(&self, port: u16, does: Does) {
+        lock(&self.does)[usize::from(port) - 1] = does;
+    }
+
     pub(crate) fn check(
         &self,
         endpoint: &Endpoint,
@@ -92,12 +140,7 @@ impl World {
     pub(crate) fn new(endpoints: u16, policy: CheckPolicy) -> Self {
         let (clock, time) = Clock::manual();
         let set = Endpoints::fixed(orders(), (1..=endpoints).map(endpoint));
-        let script = Script {
-            does: Arc::new(Mutex::new(vec![Does::Succeed; endpoints.into()])),
-            asked: Arc::default(),
-            running: Arc::default(),
-            most: Arc::default(),
-        };
+        let script = Script::new(endpoints);
         let asked = script.clone();
         let (checker, driver) =
             HealthChecker::builder(move |endpoint: Endpoint| asked.check(&endpoint))
@@ -123,7 +166,7 @@ impl World {
     }
 
     pub(crate) fn now(&self, port: u16, does: Does) {
-        lock(&self.script.does)[usize::from(port) - 1] = does;
+        self.script.now(port, does);
     }
 
     pub(crate) fn health(&self) -> Vec<EndpointHealth> {
@@ -132,6 +175,14 @@ impl World {
 
     pub(crate) fn states(&self) -> Vec<HealthState> {
         self.health().iter().map(|health| health.state).collect()
+    }
+
+    pub(crate) fn seen(&self) -> [Seen; 3] {
+        let health = self.health();
+        [0, 1, 2].map(|index| Seen {
+            healthy: health[index].state == HealthState::Healthy,
+            checks: health[index].checks,
+        })
     }
 
     pub(crate) fn is_out(&self, index: usize) -> bool {

@@ -190,6 +190,82 @@ fn attempts_that_end_in_the_same_moment_are_one_answer_and_the_other_is_neither_
     assert_eq!(first.len(), 2, "each is the first in some");
 }
 
+/// What became of calls whose first attempt fails at once, by whom they are made: when each had failed, and to whom it was sent.
+type Failed = (Duration, Vec<u16>);
+
+/// Whether a failure is answered at once, with an attempt elsewhere at once, and never by more attempts than the budget has.
+fn is_no_hidden_retry(failed: &[Failed], budget: usize) -> bool {
+    let extra: usize = failed.iter().map(|(_, sent)| sent.len() - 1).sum();
+    let elsewhere = |sent: &[u16]| sent.windows(2).all(|pair| pair[0] != pair[1]);
+    extra <= budget
+        && failed
+            .iter()
+            .all(|(at, sent)| at.is_zero() && elsewhere(sent))
+}
+
+// flaw T21
+#[test]
+fn a_failure_waits_for_no_delay_goes_elsewhere_and_is_bounded_by_the_budget() {
+    let stage = Stage::new();
+    let fleet = Fleet::new(&stage, 2, []);
+    let sent = Arc::clone(&fleet.sent);
+    let balance = BalanceLayer::new(fleet.endpoints.clone())
+        .clock(stage.clock.clone())
+        .rng(Rng::seeded(1))
+        .layer(move |endpoint: &Endpoint| {
+            let (sent, port) = (Arc::clone(&sent), endpoint.address().port());
+            tower::service_fn(move |_: &'static str| {
+                sent.lock().unwrap().push(port);
+                std::future::ready(Err::<u16, BoxError>("refused".into()))
+            })
+        });
+    let few = tower_mesh_retry::Budget::new(tower_mesh_core::Ratio::ZERO).min_per_second(0);
+    for (budget, most) in [(stage.budget.clone(), 1), (few, 0)] {
+        let mut hedge = HedgeLayer::new(budget)
+            .after(HedgeAfter::Fixed(ms(100)))
+            .elsewhere(fleet.endpoints.clone())
+            .clock(stage.clock.clone())
+            .over(balance.clone());
+        let (at, answer) = stage.call(&mut hedge, ms(1_000)).unwrap();
+        assert!(answer.is_err());
+        let failed = [(at, fleet.sent())];
+        assert!(is_no_hidden_retry(&failed, most), "{failed:?}");
+    }
+}
+
+/// tower-resilience's hedge: the second attempt is made when the delay is over and the first has not succeeded, with the same
+/// service, whatever a budget would say; only then the first's error counts.
+fn hedge_of_tower_resilience(
+    delay: Duration,
+    mut attempt: impl FnMut() -> Result<u16, ()>,
+) -> Duration {
+    if attempt().is_ok() {
+        return Duration::ZERO;
+    }
+    let _ = attempt();
+    delay
+}
+
+// flaw T21
+#[test]
+fn as_tower_resilience_hedges_it_is_one() {
+    let mut sent = Vec::new();
+    let at = hedge_of_tower_resilience(ms(100), || {
+        sent.push(1);
+        Err(())
+    });
+    assert!(!is_no_hidden_retry(&[(at, sent.clone())], 1));
+    assert!(
+        !is_no_hidden_retry(&[(Duration::ZERO, sent.clone())], 1),
+        "the same again"
+    );
+    sent[1] = 2;
+    assert!(
+        !is_no_hidden_retry(&[(Duration::ZERO, sent)], 0),
+        "beyond the budget"
+    );
+}
+
 #[test]
 fn of_many_attempts_each_goes_somewhere_else() {
     let stage = Stage::new();
