@@ -393,23 +393,72 @@ async fn calls_with_the_same_value_in_the_header_of_the_policy_go_to_one_endpoin
             }))
         }
     });
-    // How many endpoints a hundred calls went to.
-    let spread = async |user: fn(u32) -> String| {
+    // To which endpoints a hundred calls went.
+    let reached = async |user: fn(u32) -> String| {
         served.lock().unwrap().clear();
         for nth in 0..100 {
             let request = Request::get("/").header("x-user", user(nth));
             let request = request.body(Body::empty()).unwrap();
             orders.clone().oneshot(request).await.unwrap();
         }
-        served.lock().unwrap().len()
+        std::mem::take(&mut *served.lock().unwrap())
     };
+    let spread = async |user| reached(user).await.len();
     let one: fn(u32) -> String = |_| "ann".to_owned();
     let many: fn(u32) -> String = |nth| nth.to_string();
     assert_eq!(spread(one).await, 1);
     assert!(spread(many).await > 5);
     mesh.reload(&config("")).unwrap();
     assert!(spread(one).await > 5, "the header says nothing any more");
-    mesh.reload(&config("services.orders.hash.header = \"x-user\""))
-        .unwrap();
-    assert_eq!(spread(one).await, 1);
+    // With another seed it is another one.
+    let mut homes = std::collections::BTreeSet::new();
+    for seed in 0..50 {
+        let by_seed = format!("services.orders.hash = {{ header = \"x-user\", seed = {seed} }}");
+        mesh.reload(&config(&by_seed)).unwrap();
+        let home = reached(one).await;
+        assert_eq!(home.len(), 1, "seed {seed}");
+        assert_eq!(reached(one).await, home);
+        homes.extend(home);
+    }
+    assert!(homes.len() > 5, "{homes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_takes_as_many_calls_of_one_value_as_the_capacity_of_the_policy_says() {
+    for (capacity, reached) in [("1.0", 10), ("2.0", 5), ("100.0", 1)] {
+        let endpoints = (1..=10).map(|port| Endpoint::new(([127, 0, 0, 1], port).into()));
+        let hash =
+            format!("services.orders.hash = {{ header = \"x-user\", capacity = {capacity} }}");
+        let mesh = Mesh::builder("shop")
+            .config(config(&hash))
+            .discovery(Static::new().service(name("orders"), endpoints))
+            .start()
+            .await
+            .unwrap();
+        let served = Arc::new(std::sync::Mutex::new(std::collections::BTreeSet::new()));
+        let orders = mesh.layer("orders").unwrap().over({
+            let served = Arc::clone(&served);
+            move |endpoint: &Endpoint| {
+                let (served, port) = (Arc::clone(&served), endpoint.address().port());
+                service_fn(move |_: Request<Body>| {
+                    served.lock().unwrap().insert(port);
+                    std::future::pending::<Result<Response<Full<bytes::Bytes>>, Infallible>>()
+                })
+            }
+        });
+        orders.endpoints().resolved().await;
+        // A hundred calls that nobody answers.
+        let request = || {
+            Request::get("/")
+                .header("x-user", "ann")
+                .body(Body::empty())
+        };
+        let mut calls: Vec<_> = (0..100)
+            .map(|_| Box::pin(orders.clone().oneshot(request().unwrap())))
+            .collect();
+        for call in &mut calls {
+            assert!(futures_util::poll!(call).is_pending());
+        }
+        assert_eq!(served.lock().unwrap().len(), reached, "capacity {capacity}");
+    }
 }

@@ -31,6 +31,22 @@ impl Default for Hashing {
     }
 }
 
+impl Hashing {
+    /// As [`HashBy::seed`].
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// As [`HashBy::capacity`].
+    #[must_use]
+    pub fn capacity(mut self, capacity: f64) -> Self {
+        self.capacity = capacity.max(1.0);
+        self
+    }
+}
+
 /// Where keys lead to among the endpoints of a table; made by the updater.
 #[derive(Debug)]
 pub(crate) struct Places {

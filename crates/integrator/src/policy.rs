@@ -21,6 +21,8 @@ use crate::config::{ConfigError, value::strategy_name};
 /// | `subset.size` | none | all endpoints are called: some of them only pays with hundreds of endpoints and of clients, see [`Subset`](crate::balance::Subset) |
 /// | `subset.client` | drawn at the start | what tells this process from all others; who says it keeps its endpoints over a start |
 /// | `hash.header` | none | any endpoint is as good as another, unless they remember what they were asked, see [`HashBy`](crate::balance::HashBy) |
+/// | `hash.seed` | 0 | all clients agree; a seed of one's own keeps others from making keys that lead to one endpoint |
+/// | `hash.capacity` | 1.25 | "Consistent Hashing with Bounded Loads": so many times an equal share, and then the next endpoint |
 /// | `panic.max_out` | 50 % | Envoy's panic threshold: when more are out, their judges are not believed, see [`balance`](crate::balance#panic) |
 /// | `panic.min_healthy` | 1 | somebody is tried whatever share may be out |
 /// | `retry.attempts` | 3 | Google SRE: at most three attempts a request |
@@ -89,13 +91,27 @@ pub struct SubsetPolicy {
 }
 
 /// See [`Policy`], and [`HashBy`](crate::balance::HashBy) for how much of it an endpoint takes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct HashPolicy {
     /// Calls with the same value in this header go to the same endpoint, while it is well and has room; of several values
     /// the first counts. A call without it, and all of them if this is `None`, go where `balance` says. It costs a call
     /// one allocation.
     pub header: Option<HeaderName>,
+    /// What values are hashed with; the same in all clients that are to agree on an endpoint.
+    pub seed: u64,
+    /// How many calls an endpoint takes at once for its values, as a multiple of an equal share; at least 1.
+    pub capacity: f64,
+}
+
+impl Default for HashPolicy {
+    fn default() -> Self {
+        Self {
+            header: None,
+            seed: 0,
+            capacity: 1.25,
+        }
+    }
 }
 
 /// See [`Policy`]. A share of one and a minimum of none believe the judges whatever they say.
@@ -332,6 +348,8 @@ impl Policy {
                 "hash.header",
                 (hash.header.as_ref()).map_or_else(|| "none".to_owned(), ToString::to_string),
             ),
+            ("hash.seed", hash.seed.to_string()),
+            ("hash.capacity", hash.capacity.to_string()),
             ("panic.max_out", panic.max_out.to_string()),
             ("panic.min_healthy", panic.min_healthy.to_string()),
             ("retry.attempts", retry.attempts.to_string()),
@@ -396,6 +414,12 @@ impl Policy {
             if time.is_zero() {
                 return refuse(key, "a duration must be above zero".to_owned());
             }
+        }
+        if !(self.hash.capacity >= 1.0 && self.hash.capacity.is_finite()) {
+            return refuse(
+                "hash.capacity",
+                "with less than an equal share each, some calls would find no endpoint; write 1 or more".to_owned(),
+            );
         }
         if self.panic.max_out == Ratio::ZERO {
             return refuse(

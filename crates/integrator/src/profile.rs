@@ -117,6 +117,8 @@ mod tests {
             ("subset.size", ["none"; 3]),
             ("subset.client", [""; 3]),
             ("hash.header", ["none"; 3]),
+            ("hash.seed", ["0"; 3]),
+            ("hash.capacity", ["1.25"; 3]),
             ("panic.max_out", ["50 %"; 3]),
             ("panic.min_healthy", ["1"; 3]),
             ("retry.attempts", ["3", "3", "5"]),

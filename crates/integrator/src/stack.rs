@@ -151,7 +151,8 @@ impl Layers {
     {
         // Next to the balancer so that each attempt, and a hedge too, has the key, and goes to the next endpoint for it.
         let key = ByHeader(self.policy.hash.header.clone());
-        let endpoints = self.balance.clone().hash_by(key).over(endpoints);
+        let by = self.balance.clone().hash_by(key);
+        let endpoints = by.seed(self.policy.hash.seed).over(endpoints);
         let attempts = match &self.hedge {
             // Above the balancer so that the second attempt picks again, and elsewhere; beneath retry so that what is slow
             // and what has failed are paid for out of one budget, and attempts add up instead of multiplying.
@@ -420,7 +421,10 @@ fn balanced<K, C>(
         .max_out(policy.panic.max_out)
         .min_healthy(policy.panic.min_healthy)
         .slow_start(SlowStart::new(policy.slow_start))
-        .hashing(policy.hash.header.as_ref().map(|_| Hashing::default()))
+        .hashing(policy.hash.header.as_ref().map(|_| {
+            let (seed, capacity) = (policy.hash.seed, policy.hash.capacity);
+            Hashing::default().seed(seed).capacity(capacity)
+        }))
 }
 
 /// A request's key is what it says in this header.

@@ -49,7 +49,7 @@ impl<F, K, C> HashBy<F, K, C> {
     /// has to be the same in all clients that are to agree.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
-        self.hashing.seed = seed;
+        self.hashing = self.hashing.seed(seed);
         self
     }
 
@@ -57,7 +57,7 @@ impl<F, K, C> HashBy<F, K, C> {
     /// Hashing with Bounded Loads". 1 spreads calls evenly whatever their keys; less, or what is no number, is taken for 1.
     #[must_use]
     pub fn capacity(mut self, capacity: f64) -> Self {
-        self.hashing.capacity = capacity.max(1.0);
+        self.hashing = self.hashing.capacity(capacity);
         self
     }
 }

@@ -27,7 +27,7 @@
 //! [services.orders]                 # for one service, over the defaults
 //! timeout = "2s"
 //! subset = { size = 20 }            # of its many endpoints this process calls twenty
-//! hash = { header = "x-user" }      # what one user asks goes to one endpoint
+//! hash = { header = "x-user", seed = 7, capacity = 1.5 } # what one user asks goes to one endpoint
 //!
 //! [services.orders.health]          # each endpoint is asked; unless said none is
 //! check = "http"                    # or "tcp", "grpc"
@@ -236,6 +236,8 @@ struct SubsetConfig {
 struct HashConfig {
     #[serde(deserialize_with = "value::header")]
     header: Option<http::HeaderName>,
+    seed: Option<u64>,
+    capacity: Option<f64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -448,6 +450,8 @@ impl ServiceConfig {
         set(&mut policy.subset.size, self.subset.size.map(Some));
         set(&mut policy.subset.client, self.subset.client.clone());
         set(&mut policy.hash.header, self.hash.header.clone().map(Some));
+        set(&mut policy.hash.seed, self.hash.seed);
+        set(&mut policy.hash.capacity, self.hash.capacity);
         set(&mut policy.panic.max_out, self.panic.max_out);
         set(&mut policy.panic.min_healthy, self.panic.min_healthy);
         let (retry, to) = (&self.retry, &mut policy.retry);

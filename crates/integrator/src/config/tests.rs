@@ -23,6 +23,7 @@ fn the_example_of_the_documentation_is_valid() {
     assert_eq!(policy.timeout, Duration::from_secs(2));
     assert_eq!(policy.health.check, Check::Http);
     assert_eq!(policy.subset.size.map(NonZeroUsize::get), Some(20));
+    assert_eq!((policy.hash.seed, policy.hash.capacity), (7, 1.5));
     assert_eq!(policy.hash.header.unwrap(), "x-user");
     assert_eq!(policy.retry.per_try_timeout, Some(Duration::from_secs(2)));
 }
@@ -72,6 +73,13 @@ fn values_that_cannot_be_are_refused_where_they_stand() {
             "defaults.hash.header = \"x user\"",
             "`defaults.hash.header`: \"x user\" is no name of a header",
         ),
+        (
+            "defaults.hash.capacity = 0.5",
+            "`defaults.hash.capacity`: with less than an equal share each",
+        ),
+        ("defaults.hash.capacity = inf", "`defaults.hash.capacity`"),
+        ("defaults.hash.capacity = nan", "`defaults.hash.capacity`"),
+        ("defaults.hash.seed = -1", "`defaults.hash.seed`"),
         ("defaults.retry.attempts = 0", "`defaults.retry.attempts`"),
         (
             "defaults.limit.max_in_flight = 0",
