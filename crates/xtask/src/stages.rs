@@ -1,7 +1,7 @@
 //! The stages of `cargo xtask test`, cheap ones first.
 //!
 //! All that compile the workspace do it with the one feature set, `--all-features`, so that each reuses what the
-//! one before has built: clippy and rustdoc share the metadata of dependencies, tests and doctests their code.
+//! one before has built, but for the one that asks whether the libraries compile without any: clippy and rustdoc share the metadata of dependencies, tests and doctests their code.
 
 use std::process::Command;
 
@@ -29,6 +29,11 @@ pub(crate) const ALL: &[Stage] = &[
         name: "clippy",
         builds: true,
         run: clippy,
+    },
+    Stage {
+        name: "features",
+        builds: true,
+        run: without_features,
     },
     TESTS,
     DOCTESTS,
@@ -98,6 +103,16 @@ fn clippy(run: &Run<'_>) -> Outcome {
         return outcome;
     }
     Outcome::broken("the workspace does not compile")
+}
+
+/// Whoever uses a part takes no more than that: each `cfg(not(feature))` is somebody's build.
+fn without_features(run: &Run<'_>) -> Outcome {
+    let mut clippy = run.workspace.cargo(["clippy", "--workspace", "--lib"]);
+    clippy.arg("--no-default-features");
+    for unpublished in ["bench", "examples", "fuzz", "tests"] {
+        clippy.args(["--exclude", &format!("tower-mesh-{unpublished}")]);
+    }
+    run.check(clippy.args(["--", "-D", "warnings"]))
 }
 
 fn compiles(run: &Run<'_>) -> bool {

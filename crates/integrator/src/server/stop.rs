@@ -24,10 +24,10 @@ impl Stop {
 
     /// Adds one more time, in the place of signals.
     pub(super) fn given(&mut self, stop: BoxFuture<'static, ()>) {
-        if let Self::Given(given) = self {
-            given.push_back(stop);
-        } else {
-            *self = Self::Given(VecDeque::from([stop]));
+        match self {
+            Self::Given(given) => given.push_back(stop),
+            #[cfg(feature = "signals")]
+            _ => *self = Self::Given(VecDeque::from([stop])),
         }
     }
 
