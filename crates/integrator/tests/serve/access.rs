@@ -1,6 +1,11 @@
 //! Who may call, and what is shown to whom.
 
-use std::{fs, time::Duration};
+use std::{
+    fmt::Write,
+    fs,
+    sync::{Arc, LazyLock, Mutex},
+    time::Duration,
+};
 
 use axum::{Router, http::HeaderMap, routing::get as on_get};
 use http::{Request, StatusCode};
@@ -13,10 +18,62 @@ use tower_mesh::{
         server::{BearerTokens, Caller},
     },
 };
+use tracing::{
+    Dispatch, Event, Metadata, Subscriber,
+    field::{Field, Visit},
+    span::{Attributes, Id, Record},
+};
 
 use crate::support::{mesh, text};
 
 const CANARY: &str = "canary-7f3a";
+
+/// All that is logged, by whomever, with all the fields of events and spans.
+#[derive(Clone, Debug, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    /// Hears all that this thread logs.
+    fn begin(&self) -> impl Drop + use<> {
+        // With a single subscriber tracing asks only the thread that meets an event first, which may be another test's.
+        static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Log::default()));
+        LazyLock::force(&SECOND);
+        tracing::subscriber::set_default(self.clone())
+    }
+
+    fn has(&self, text: &str) -> bool {
+        self.0.lock().unwrap().contains(text)
+    }
+}
+
+impl Visit for Log {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        writeln!(self.0.lock().unwrap(), "{field}: {value:?}").unwrap();
+    }
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        span.record(&mut self.clone());
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, values: &Record<'_>) {
+        values.record(&mut self.clone());
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        event.record(&mut self.clone());
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
 
 fn request(path: &str, token: Option<&str>) -> Request<Body> {
     let mut request = Request::get(path);
@@ -35,8 +92,11 @@ async fn of(config: &str) -> Result<Mesh, String> {
     })
 }
 
+// row 21
 #[tokio::test]
 async fn who_has_the_configured_token_may_call_and_health_needs_none() {
+    let log = Log::default();
+    let _logging = log.begin();
     let file = tempfile("token", &format!("{CANARY}\n"));
     let mesh = of(&format!("[server]\ntoken_file = {file:?}\n"))
         .await
@@ -52,8 +112,10 @@ async fn who_has_the_configured_token_may_call_and_health_needs_none() {
     ] {
         let answer = app.clone().oneshot(request(path, token)).await.unwrap();
         assert_eq!(answer.status(), status, "{path} {token:?}");
-        assert!(!text(answer).await.contains(CANARY));
+        let headers = format!("{:?}", answer.headers());
+        assert!(!headers.contains(CANARY) && !text(answer).await.contains(CANARY));
     }
+    assert!(log.has("path: \"/\"") && !log.has(CANARY), "{log:?}");
     let printed = format!("{mesh:?} {} {:?}", mesh.status(), mesh.server_layer());
     assert!(!printed.contains(CANARY), "{printed}");
 }
@@ -129,9 +191,11 @@ async fn shown(name: &str, registry: &MemoryRegistry, registrar: &Mesh) {
     let _ = registry;
 }
 
-// rows 21 and 22
+// rows 21 (what is printed and logged) and 22 (whom it is shown to)
 #[tokio::test]
-async fn a_service_is_shown_its_own_token_and_no_other_and_nobody_prints_it() {
+async fn a_service_is_shown_its_own_token_and_no_other_and_nobody_prints_or_logs_it() {
+    let log = Log::default();
+    let _logging = log.begin();
     let registry = MemoryRegistry::new();
     let registrar = mesh("registrar", &registry).await;
     for name in ["orders", "stock", "carts"] {
@@ -177,6 +241,10 @@ async fn a_service_is_shown_its_own_token_and_no_other_and_nobody_prints_it() {
     shown_nowhere(&registrar, &mesh, &[format!("{failed} {failed:?}")]).await;
     mesh.shutdown(Duration::from_secs(5)).await.unwrap();
     assert_eq!(mesh.tasks(), 0);
+    assert!(
+        log.has("service: \"orders\"") && !log.has(CANARY),
+        "{log:?}"
+    );
 }
 
 async fn shown_nowhere(registrar: &Mesh, mesh: &Mesh, more: &[String]) {
