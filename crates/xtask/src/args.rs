@@ -28,9 +28,9 @@ Checks everything that has to hold before a change lands, or runs the tests of o
 Usage: cargo xtask test [OPTIONS] [FILTER]
 
 Without FILTER, one after the other: fmt, clippy, features, tests, doctests, rustdoc, loom, deny,
-quickstart, examples, storms, bars. A stage that fails does not hide what the later ones find. The stages and their times are listed at
-the end; the last line counts the tests. Tests that need a server are `#[ignore]`d; they run where
-every server is found, and are named as skipped elsewhere.
+quickstart, examples, storms, bars. A stage that fails does not hide what the later ones find. The
+stages and their times are listed at the end; the last line counts the tests. Tests that need a
+server are `#[ignore]`d; they run where every server is found, and are named as skipped elsewhere.
 
 Arguments:
   [FILTER]  Run only the unit, integration and doc tests whose name contains FILTER;
