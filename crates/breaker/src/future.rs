@@ -1,5 +1,4 @@
 use std::{
-    error::Error,
     fmt,
     future::Future,
     pin::Pin,
@@ -8,9 +7,7 @@ use std::{
 
 use pin_project_lite::pin_project;
 use tower::load::TrackCompletion;
-use tower_mesh_core::{
-    BoxError, Classify, ClassifyErrors, Finish, Outcome, Promises, Verdict, frame,
-};
+use tower_mesh_core::{Bomb, BoxError, Classify, Promises, Verdict, frame};
 
 use crate::{breaker::Breaker, permit::Permit};
 
@@ -57,49 +54,18 @@ where
             *this.permit = None;
             return Poll::Ready(Err(open.into()));
         }
-        let bomb = Bomb(permit);
+        let mut bomb = Bomb::armed(permit);
         let Poll::Ready(result) = frame::observed(|| this.inner.poll(cx)) else {
             bomb.defuse();
             return Poll::Pending;
         };
         let result = result.map_err(Into::into);
-        if let Verdict::Done(outcome) = verdict(this.classify, &result) {
-            bomb.0.finish(outcome);
+        if let Verdict::Done(outcome) = this.classify.verdict(&result) {
+            bomb.finish(outcome);
         }
         bomb.defuse();
         let permit = this.permit.take().expect("it is there above");
         Poll::Ready(result.map(|response| this.completion.track_completion(permit, response)))
-    }
-}
-
-fn verdict<Res, K: Classify<Res>>(classify: &K, result: &Result<Res, BoxError>) -> Verdict {
-    match result {
-        Ok(response) => classify.classify(Ok(response)).into(),
-        Err(error) => {
-            let error: &(dyn Error + Send + Sync + 'static) = &**error;
-            match classify.classify(Err(error)).into() {
-                // An error has no body that could tell more.
-                Verdict::Deferred => ClassifyErrors::error(error).into(),
-                done => done,
-            }
-        }
-    }
-}
-
-/// Makes a panic of the service or the classifier a failure: a permit that is merely dropped while unwinding would
-/// pass for that of a caller who went away.
-struct Bomb<'a>(&'a mut Permit);
-
-impl Bomb<'_> {
-    fn defuse(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Bomb<'_> {
-    #[cold]
-    fn drop(&mut self) {
-        self.0.finish(Outcome::failure());
     }
 }
 

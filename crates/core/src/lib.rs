@@ -61,7 +61,8 @@ pub use self::{
     metrics::{Counter, Gauge, Histogram, MemoryRecorder, NoRecorder, Recorder},
     name::{InvalidName, ServiceName},
     outcome::{
-        BoxError, Class, Classify, ClassifyErrors, Finish, Outcome, Promises, Pushback, Verdict,
+        Bomb, BoxError, Class, Classify, ClassifyErrors, Finish, Outcome, Promises, Pushback,
+        Verdict,
     },
     per_call::{PerCall, PerCallFuture},
     priority::Priority,

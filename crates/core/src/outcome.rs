@@ -1,6 +1,6 @@
 //! What became of a call, in one word that every consumer understands.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{error::Error, fmt, mem, time::Duration};
 
 use crate::{
     refusal::{Refusal, Sent},
@@ -176,6 +176,17 @@ pub trait Classify<Res>: Clone {
     /// What `result` says of the endpoint.
     fn classify(&self, result: Result<&Res, &(dyn Error + Send + Sync + 'static)>) -> Self::Answer;
 
+    /// What `result` says, which is all there will be if it is an error: that has no body whose end could tell more.
+    fn verdict(&self, result: &Result<Res, BoxError>) -> Verdict {
+        match result {
+            Ok(response) => self.classify(Ok(response)).into(),
+            Err(error) => match self.classify(Err(&**error)).into() {
+                Verdict::Deferred => ClassifyErrors::error(&**error).into(),
+                done => done,
+            },
+        }
+    }
+
     /// What the server says of its own load in `response`; asked for only by those who go by it. Nothing unless said.
     fn report(&self, response: &Res) -> Option<Report> {
         let _ = response;
@@ -241,4 +252,37 @@ pub trait Finish {
 
     /// Takes the outcome; only the first counts.
     fn finish(&mut self, outcome: Outcome);
+}
+
+/// Makes a panic of what a guard guards a failure: a guard that is merely dropped while unwinding would pass for that of
+/// a caller who went away.
+#[derive(Debug)]
+#[must_use = "dropped without being defused, it counts a failure"]
+pub struct Bomb<'a, G: Finish>(&'a mut G);
+
+impl<'a, G: Finish> Bomb<'a, G> {
+    /// Stands beside what may panic from here on.
+    #[inline]
+    pub fn armed(guard: &'a mut G) -> Self {
+        Self(guard)
+    }
+
+    /// It has not panicked.
+    #[inline]
+    pub fn defuse(self) {
+        mem::forget(self);
+    }
+
+    /// Tells the guard the outcome before anything else can.
+    #[inline]
+    pub fn finish(&mut self, outcome: Outcome) {
+        self.0.finish(outcome);
+    }
+}
+
+impl<G: Finish> Drop for Bomb<'_, G> {
+    #[cold]
+    fn drop(&mut self) {
+        self.0.finish(Outcome::failure());
+    }
 }

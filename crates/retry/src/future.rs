@@ -8,7 +8,7 @@ use std::{
 
 use pin_project_lite::pin_project;
 use tower_mesh_core::{
-    BoxError, Classify, ClassifyErrors, Instant, Outcome, Replay, Sent, Verdict,
+    BoxError, Classify, Instant, Outcome, Replay, Sent, Verdict,
     frame::{self, Framing, Observed, Own, Phase},
     rare::Rare,
     tried,
@@ -203,7 +203,7 @@ where
             }
         };
         let result = Err(error);
-        match lost(verdict(&rules.classify, &result)) {
+        match lost(rules.classify.verdict(&result)) {
             None => Poll::Ready(result),
             Some(outcome) => self.failed(rules, outcome, result),
         }
@@ -410,19 +410,6 @@ fn lost(verdict: Verdict) -> Option<Outcome> {
     match verdict {
         Verdict::Done(outcome) if !outcome.is_success() => Some(outcome),
         Verdict::Done(_) | Verdict::Deferred => None,
-    }
-}
-
-/// What `result` means.
-pub(crate) fn verdict<Res, K: Classify<Res>>(
-    classify: &K,
-    result: &Result<Res, BoxError>,
-) -> Verdict {
-    let verdict = classify.classify(result.as_ref().map_err(|error| &**error));
-    match (verdict.into(), result) {
-        // An error has no body that could decide.
-        (Verdict::Deferred, Err(error)) => ClassifyErrors::error(&**error).into(),
-        (verdict, _) => verdict,
     }
 }
 

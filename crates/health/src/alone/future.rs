@@ -1,5 +1,4 @@
 use std::{
-    error::Error,
     fmt,
     future::Future,
     pin::Pin,
@@ -9,10 +8,7 @@ use std::{
 
 use pin_project_lite::pin_project;
 use tower::load::TrackCompletion;
-use tower_mesh_core::{
-    Attempt, BoxError, Classify, ClassifyErrors, Finish, Outcome, Promises, Sampling, Verdict,
-    frame,
-};
+use tower_mesh_core::{Attempt, Bomb, BoxError, Classify, Promises, Sampling, Verdict, frame};
 
 use crate::alone::{error::ServiceUnhealthy, layer::Judged};
 
@@ -86,51 +82,20 @@ where
                 return Poll::Ready(Err(unhealthy.into()));
             }
         };
-        let bomb = Bomb(attempt);
+        let mut bomb = Bomb::armed(attempt);
         let Poll::Ready(result) = frame::observed(|| this.inner.poll(cx)) else {
             bomb.defuse();
             return Poll::Pending;
         };
         let result = result.map_err(Into::into);
-        if let Verdict::Done(outcome) = verdict(this.classify, &result) {
-            bomb.0.finish(outcome);
+        if let Verdict::Done(outcome) = this.classify.verdict(&result) {
+            bomb.finish(outcome);
         }
         bomb.defuse();
         let Stage::Running(attempt) = std::mem::replace(this.stage, Stage::Over) else {
             unreachable!("it is running above");
         };
         Poll::Ready(result.map(|response| this.completion.track_completion(attempt, response)))
-    }
-}
-
-fn verdict<Res, K: Classify<Res>>(classify: &K, result: &Result<Res, BoxError>) -> Verdict {
-    match result {
-        Ok(response) => classify.classify(Ok(response)).into(),
-        Err(error) => {
-            let error: &(dyn Error + Send + Sync + 'static) = &**error;
-            match classify.classify(Err(error)).into() {
-                // An error has no body that could tell more.
-                Verdict::Deferred => ClassifyErrors::error(error).into(),
-                done => done,
-            }
-        }
-    }
-}
-
-/// Makes a panic of the service or the classifier a failure: an attempt that is merely dropped while unwinding would
-/// pass for that of a caller who went away.
-struct Bomb<'a>(&'a mut Attempt);
-
-impl Bomb<'_> {
-    fn defuse(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Bomb<'_> {
-    #[cold]
-    fn drop(&mut self) {
-        self.0.finish(Outcome::failure());
     }
 }
 

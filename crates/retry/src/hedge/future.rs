@@ -21,7 +21,6 @@ use super::{
 use crate::{
     budget::Withdrawal,
     error::{Exhausted, History, Why, is_final},
-    future::verdict,
 };
 
 pin_project! {
@@ -160,7 +159,7 @@ impl<S, Kept, F> Attempts<S, Kept, F> {
             && let Poll::Ready(result) = frame::observed(|| first.poll(cx))
         {
             let result = result.map_err(Into::into);
-            match verdict(&rules.classify, &result) {
+            match rules.classify.verdict(&result) {
                 Verdict::Done(outcome) if !outcome.is_success() => {
                     let failed = self.as_mut().failed(rules, Which::First, outcome, result);
                     if failed.is_ready() {
@@ -249,7 +248,7 @@ impl<S, Kept, F> Attempts<S, Kept, F> {
             };
             let result = result.map_err(Into::into);
             let which = Which::Other(nth);
-            match verdict(&rules.classify, &result) {
+            match rules.classify.verdict(&result) {
                 Verdict::Done(outcome) if !outcome.is_success() => {
                     let failed = self.as_mut().failed(rules, which, outcome, result);
                     if failed.is_ready() {
