@@ -50,5 +50,6 @@ mod tls;
 #[path = "../../crates/http/tests/tls/support.rs"]
 #[expect(dead_code, reason = "what only its own tests use")]
 mod tls_servers;
+mod unseen;
 mod uploads;
 mod wire;
