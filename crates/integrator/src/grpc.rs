@@ -13,14 +13,14 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tonic::{Code, Status};
 use tower_layer::Layer;
-use tower_mesh_core::{BoxError, Endpoint, Kind, NewLayer, ServiceName};
+use tower_mesh_core::{BoxError, Endpoint, Kind, Layered, NewLayer, ServiceName};
 use tower_mesh_http::{Addressed, Body, HttpClient};
 use tower_service::Service;
 
 use crate::{
     error::Error,
     mesh::Mesh,
-    service::{MeshService, Over},
+    service::{MeshLayer, MeshService, Over},
     stack::{ResponseBody, ResponseFuture},
 };
 
@@ -63,7 +63,9 @@ impl Mesh {
         L: NewLayer<Endpoint> + Send + Sync + 'static,
         L::Layer: Layer<Addressed<HttpClient>, Service: Clone + Send + Sync + 'static>,
     {
-        Ok(GrpcService(self.state(service)?.grpc_with(layer)))
+        let state = self.state(service)?;
+        let endpoints = Layered::new(state.http2(), layer);
+        Ok(MeshLayer::new(state).over(endpoints).into())
     }
 }
 

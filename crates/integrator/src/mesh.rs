@@ -12,8 +12,8 @@ use arc_swap::ArcSwap;
 use tower_layer::Layer;
 use tower_mesh_breaker::CircuitBreakerRegistry;
 use tower_mesh_core::{
-    BoxError, Clock, Endpoint, Instance, Instant, Kind, NewLayer, Recorder, Refusal, Register,
-    RegisterError, Rng, ServiceName,
+    BoxError, Clock, Endpoint, Instance, Instant, Kind, Layered, NewLayer, Recorder, Refusal,
+    Register, RegisterError, Rng, ServiceName,
 };
 use tower_mesh_discovery::Discovery;
 use tower_mesh_health::{Component, Components, Criticality, Report};
@@ -171,7 +171,9 @@ impl Mesh {
         L: NewLayer<Endpoint> + Send + Sync + 'static,
         L::Layer: Layer<Addressed<HttpClient>, Service: Clone + Send + Sync + 'static>,
     {
-        Ok(self.state(service)?.client_with(layer))
+        let state = self.state(service)?;
+        let endpoints = Layered::new(state.connect().clone(), layer);
+        Ok(MeshLayer::new(state).over(endpoints))
     }
 
     /// A layer that turns any HTTP client into a client of a service: each endpoint is called by a clone of the client,

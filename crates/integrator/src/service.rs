@@ -10,7 +10,7 @@ use std::{
 use arc_swap::ArcSwap;
 use http::{Method, Request, Uri, uri::PathAndQuery};
 use tower_layer::Layer;
-use tower_mesh_core::{BoxError, Endpoint, Endpoints, Layered, NewLayer, NewService, ServiceName};
+use tower_mesh_core::{BoxError, Endpoint, Endpoints, NewLayer, NewService, ServiceName};
 use tower_mesh_health::ServiceHealth;
 use tower_mesh_http::{Addressed, AddressedShared, Body, HttpClient, HttpEndpoints};
 use tower_mesh_limit::BulkheadHandle;
@@ -162,29 +162,14 @@ impl State {
         MeshService::new(self, Arc::clone(stacks))
     }
 
-    /// As [`client`](Self::client), with `layer` over each endpoint.
-    pub(crate) fn client_with<L>(self: &Arc<Self>, layer: L) -> MeshService<Over<L>>
-    where
-        L: NewLayer<Endpoint> + Send + Sync + 'static,
-        L::Layer: Layer<Addressed<HttpClient>, Service: Clone + Send + Sync + 'static>,
-    {
-        let connect = Layered::new(self.connect.clone(), layer);
-        MeshService::new(self, self.stacks(connect))
+    /// What calls its endpoints.
+    pub(crate) fn connect(&self) -> &HttpEndpoints {
+        &self.connect
     }
 
-    /// As [`grpc`](Self::grpc), with `layer` over each endpoint.
+    /// The same over HTTP/2.
     #[cfg(feature = "grpc")]
-    pub(crate) fn grpc_with<L>(self: &Arc<Self>, layer: L) -> MeshService<Over<L>>
-    where
-        L: NewLayer<Endpoint> + Send + Sync + 'static,
-        L::Layer: Layer<Addressed<HttpClient>, Service: Clone + Send + Sync + 'static>,
-    {
-        let connect = Layered::new(self.http2(), layer);
-        MeshService::new(self, self.stacks(connect))
-    }
-
-    #[cfg(feature = "grpc")]
-    fn http2(&self) -> HttpEndpoints {
+    pub(crate) fn http2(&self) -> HttpEndpoints {
         let connect = self.connect.clone();
         connect.protocol(tower_mesh_http::Protocol::Http2)
     }
