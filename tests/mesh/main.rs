@@ -31,6 +31,7 @@ mod ends;
 mod errors;
 mod flaws;
 mod grpc;
+mod hangs;
 mod health;
 mod hostile;
 mod lifecycle;

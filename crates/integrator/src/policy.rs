@@ -48,6 +48,15 @@ use crate::config::{ConfigError, value::strategy_name};
 /// | `limit.max_in_flight` | 1,024 | Envoy's and gRPC's cap for a cluster |
 /// | `limit.adaptive` | yes | below that the limit follows what the service can bear: it is what ends a storm of retries, see [`adaptive`](crate::limit::adaptive) |
 /// | `limit.queue` | none | a queue that fills is latency for every call; who wants one says how long |
+/// # Few endpoints
+///
+/// What these settings come to where one or some of few endpoints are dead or stand still, at a hundred calls a second:
+///
+/// | | dead: they fail each call | standing still for 10 s |
+/// |---|---|---|
+/// | the only one | calls are refused at once, but for a probe now and then: fewer than 100 of 3,000 reach it | all calls of that time are lost; the first second after it is as before |
+/// | one of two, one of three | no call is lost once it is known, and fewer than two a second reach it; the last one is never ejected | no call is lost: it is tried again elsewhere after `retry.per_try_timeout`, and five such open the breaker; it is called again within 10 s |
+/// | three of ten | the same, and no panic: that begins when more than half are out | the same; but one whose last answer took seconds is left out for minutes while the others have nothing to do |
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Policy {
