@@ -40,6 +40,26 @@ fn post(body: &'static str) -> Request<Body> {
         .unwrap()
 }
 
+// row 22
+#[tokio::test]
+async fn a_redirect_is_the_callers_to_follow_and_takes_its_credentials_nowhere() {
+    let elsewhere = Server::answering(200, "let in").await;
+    let location = format!("http://{}/", elsewhere.endpoint().address());
+    let server = Server::start(move |_: axum::extract::Request| {
+        let mut moved = answer(307, "");
+        let location = location.parse().unwrap();
+        moved.headers_mut().insert("location", location);
+        async { moved }
+    })
+    .await;
+    let mesh = mesh(vec![server.endpoint()], Policy::default()).await;
+    let request = Request::get("/").header("authorization", "Bearer ours");
+    let request = request.body(Body::empty()).unwrap();
+    let response = mesh.service("orders").unwrap().send(request).await.unwrap();
+    assert_eq!(response.status(), 307);
+    assert_eq!((server.hits(), elsewhere.hits()), (1, 0));
+}
+
 #[tokio::test]
 async fn a_call_reaches_an_endpoint_with_its_path_and_brings_back_the_answer() {
     let server = Server::start(|request: axum::extract::Request| async move {
