@@ -205,9 +205,9 @@ pub(crate) fn table(cases: &[&'static Case], results: &Results) -> String {
              what is beneath it makes services for endpoints, and what is above it calls one.\n\
              \nWhat a POST with headers and 1 KiB costs above one of the same client bare is a call (`mesh, 1,000`), and with it: \
              a copy of the headers for another attempt (one allocation; of the body it is a share of the same bytes), what is \
-             left of the time, read from the clock and put into a header (the other allocation), the authority, which is \
-             rewritten by parts, and looking into headers that are there. By authority, the name of the service and its \
-             client have to be found, too.\n";
+             left of the time, put into a header (the other allocation), the authority, which is rewritten by parts, looking \
+             into headers that are there, and the end of the body, where the clock is read once more. By authority, the name \
+             of the service and its client have to be found, too.\n";
     text
 }
 
