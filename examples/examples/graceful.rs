@@ -64,8 +64,9 @@ async fn run(out: &mut impl Write) -> Result<()> {
         let serve = mesh
             .serve(listener, app)
             .register(Instance::new(ServiceName::new("orders")?, endpoint))
-            // In a cluster it is 5 s, unless said; the registry here tells its watchers at once.
-            .propagation(Duration::from_millis(200))
+            // In a cluster it is 5 s, unless said; the registry here tells its watchers at once, but a busy machine may take a
+            // while until they come to hear of it.
+            .propagation(Duration::from_secs(1))
             // In a process of its own: nothing, for SIGTERM and ctrl-c.
             .until(async { drop(told.await) });
         servers.push((mesh, end, tokio::spawn(serve.into_future())));
@@ -78,7 +79,7 @@ async fn run(out: &mut impl Write) -> Result<()> {
 
     let (mut calls, mut end) = (JoinSet::new(), Some(end));
     let mut every = time::interval(Duration::from_millis(5));
-    for n in 0..200 {
+    for n in 0..400 {
         every.tick().await;
         calls.spawn(call(orders.clone()));
         if n == 50 {
@@ -118,7 +119,7 @@ mod tests {
         let said = r#"
 ready: 200 {"ready":true}
 told to end: 503 {"ready":false,"reasons":["draining"]}
-200 calls, 0 failed
+400 calls, 0 failed
 ended, with 0 tasks left
 the other, too, with 0 tasks left
 "#;

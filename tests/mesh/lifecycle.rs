@@ -25,6 +25,8 @@ enum Answer {
     Fails,
     Hangs,
     Panics,
+    /// Starts, and hangs once it has been stopped.
+    StartsOnce,
 }
 
 type Log = Arc<Mutex<Vec<String>>>;
@@ -44,6 +46,11 @@ impl Part {
             .unwrap()
             .push(format!("{what} {}", self.name));
     }
+
+    fn has_stopped(&self) -> bool {
+        let stop = format!("stop {}", self.name);
+        self.log.lock().unwrap().contains(&stop)
+    }
 }
 
 impl Component for Part {
@@ -58,6 +65,8 @@ impl Component for Part {
                 Answer::Fails => return Err("no such luck".into()),
                 Answer::Hangs => std::future::pending().await,
                 Answer::Panics => panic!("a bug in the part"),
+                Answer::StartsOnce if self.has_stopped() => std::future::pending().await,
+                Answer::StartsOnce => self.note("start"),
             }
             Ok(())
         })
@@ -424,6 +433,25 @@ async fn a_part_that_cannot_be_replaced_runs_again() {
         error.unwrap_err().to_string(),
         "no part is called c, but a, b"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_is_not_replaced_and_hangs_when_it_is_to_run_again_is_waited_for_no_longer() {
+    let log = Log::default();
+    let mesh = Mesh::builder("shop")
+        .component(Start::Health, Part::new("a", Answer::StartsOnce, &log))
+        .start()
+        .await
+        .unwrap();
+    let part = Part::new("a", Answer::Fails, &log);
+    let error = mesh.replace(part, Duration::from_secs(1)).await;
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "the new a did not start, and the old one did not start again: it had not started after 1s"
+    );
+    assert_eq!(taken(&log), ["start a", "stop a", "stop a"]);
+    mesh.shutdown(Duration::from_secs(1)).await.unwrap();
+    assert_eq!(taken(&log), [""; 0], "it is gone");
 }
 
 #[tokio::test(start_paused = true)]

@@ -80,7 +80,7 @@ impl Started {
                 "a part does not stop, it is given up"
             );
         }
-        let error = match clock.within(limit, caught(new.start())).await {
+        let error = match begin(&*new, clock, limit).await {
             Some(Ok(())) => {
                 tracing::info!(component = name, "replaced");
                 self.components.insert(at, new);
@@ -89,12 +89,10 @@ impl Started {
             Some(Err(error)) => {
                 StartError::new(format!("the new {name} did not start")).caused_by(error)
             }
-            None => {
-                clock.within(limit, new.stop()).await;
-                StartError::new(format!("the new {name} had not started after {limit:?}"))
-            }
+            None => StartError::new(format!("the new {name} had not started after {limit:?}")),
         };
-        match old.start().await {
+        let again = begin(&*old, clock, limit).await;
+        match again.unwrap_or_else(|| Err(format!("it had not started after {limit:?}").into())) {
             Ok(()) => {
                 tracing::error!(component = name, %error, "not replaced, the old one runs again");
                 self.components.insert(at, old);
@@ -125,6 +123,19 @@ impl Started {
         self.tasks.stop().await;
         given_up
     }
+}
+
+/// Starts `part`; nothing if it has not started in time, and then it has been stopped.
+async fn begin(
+    part: &dyn Component,
+    clock: &Clock,
+    limit: Duration,
+) -> Option<Result<(), BoxError>> {
+    let started = clock.within(limit, caught(part.start())).await;
+    if started.is_none() {
+        clock.within(limit, part.stop()).await;
+    }
+    started
 }
 
 /// What `future` gives; a panic is an error.
